@@ -1,0 +1,52 @@
+//! Both directions of one upstream socket, with what outlives a single exchange. Knows no pool.
+
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use agentlane_runtime::{ReadHalf, Stream};
+use bytes::BytesMut;
+
+use super::{ClientLimits, RequestWriter, ResponseReader};
+use crate::deadline::Deadlines;
+use crate::sink::Sink;
+use crate::source::Source;
+
+pub(super) struct Link {
+    pub(super) writer: RequestWriter,
+    pub(super) reader: ResponseReader,
+}
+
+impl Link {
+    pub(super) fn new(stream: Stream, limits: Rc<ClientLimits>) -> Self {
+        let (read, write) = stream.into_split();
+        let deadlines = Deadlines::new(Shutdown::Both);
+        let writer = RequestWriter::new(Sink::new(write, deadlines.clone(), limits.write_time));
+        let source = Source::new(read, deadlines, BytesMut::new());
+        Link { writer, reader: ResponseReader::new(source, limits, false) }
+    }
+
+    /// Readies the link for another exchange.
+    pub(super) fn reset(&mut self) {
+        self.writer.reset();
+        self.reader.reset();
+        self.reader.reused = true;
+    }
+
+    /// Holds no buffer while nobody uses the link.
+    pub(super) fn rest(&mut self) {
+        self.reader.source.rest();
+    }
+
+    pub(super) fn is_reusable(&self) -> bool {
+        self.writer.is_done() && self.reader.is_reusable()
+    }
+
+    pub(super) fn idle_hint(&self) -> Option<Duration> {
+        self.reader.idle_hint
+    }
+
+    pub(super) fn socket(&self) -> &ReadHalf {
+        &self.reader.source.half
+    }
+}

@@ -1,0 +1,298 @@
+//! The upstream connections of one shard, by endpoint: idle ones for reuse, a bounded number open, a bounded queue for
+//! them. Knows addresses, no names and no health.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use agentlane_runtime::local::oneshot;
+use agentlane_runtime::{Stream, now, sleep, spawn, timeout};
+
+use super::link::Link;
+use super::{ClientConnection, ClientError, ClientErrorKind, ClientLimits};
+use crate::peek::{Peek, peek};
+
+/// A connection that rested for longer than this is looked at before it is used: a server that closes idle connections
+/// has had the time to. The check is a system call, which a busy pool never makes.
+const TRUST: Duration = Duration::from_millis(500);
+/// Pause between two looks at all idle connections.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The upstream connections of one shard. Clones share it.
+#[derive(Clone)]
+pub struct Pool(Rc<Shared>);
+
+struct Shared {
+    limits: Rc<ClientLimits>,
+    endpoints: RefCell<HashMap<SocketAddr, Endpoint>>,
+}
+
+impl Pool {
+    /// An empty pool. Its limits hold for each endpoint.
+    pub fn new(limits: ClientLimits) -> Self {
+        Pool(Rc::new(Shared { limits: Rc::new(limits), endpoints: RefCell::default() }))
+    }
+
+    /// The endpoint at `addr`. Keep it where requests come often: it saves the look-up.
+    pub fn endpoint(&self, addr: SocketAddr) -> Endpoint {
+        let mut endpoints = self.0.endpoints.borrow_mut();
+        if let Some(endpoint) = endpoints.get(&addr) {
+            return endpoint.clone();
+        }
+        // An endpoint that nobody uses any more costs little, but addresses come and go.
+        endpoints.retain(|_, endpoint| !endpoint.is_forgotten());
+        let endpoint = Endpoint(Rc::new(State {
+            addr,
+            limits: self.0.limits.clone(),
+            idle: RefCell::default(),
+            open: Cell::new(0),
+            waiting: RefCell::default(),
+            sweeping: Cell::new(false),
+        }));
+        endpoints.insert(addr, endpoint.clone());
+        endpoint
+    }
+
+    /// See [`Endpoint::connection`].
+    pub async fn connection(&self, addr: SocketAddr) -> Result<ClientConnection, ClientError> {
+        self.endpoint(addr).connection().await
+    }
+
+    /// Closes all idle connections.
+    pub fn clear(&self) {
+        let endpoints: Vec<Endpoint> = self.0.endpoints.borrow().values().cloned().collect();
+        endpoints.iter().for_each(|endpoint| endpoint.sweep(|_| false));
+    }
+
+    /// Open connections, in use and idle.
+    pub fn open(&self) -> usize {
+        self.0.endpoints.borrow().values().map(|endpoint| endpoint.0.open.get()).sum()
+    }
+
+    /// Idle connections.
+    pub fn idle(&self) -> usize {
+        self.0.endpoints.borrow().values().map(|endpoint| endpoint.0.idle.borrow().len()).sum()
+    }
+}
+
+/// One upstream address of a pool. Clones share it.
+#[derive(Clone)]
+pub struct Endpoint(Rc<State>);
+
+struct State {
+    addr: SocketAddr,
+    limits: Rc<ClientLimits>,
+    /// The last one used is at the end, and is used next.
+    idle: RefCell<Vec<Idle>>,
+    /// Connections in use, idle and being made.
+    open: Cell<usize>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Grant>>>,
+    sweeping: Cell<bool>,
+}
+
+struct Idle {
+    link: Link,
+    since: Instant,
+    until: Option<Instant>,
+}
+
+/// What a waiting request is given: a connection, or the right to make one.
+enum Grant {
+    Reuse(Box<Link>, Permit),
+    Connect(Permit),
+}
+
+impl Grant {
+    fn into_permit(self) -> Permit {
+        match self {
+            Grant::Reuse(_, permit) | Grant::Connect(permit) => permit,
+        }
+    }
+}
+
+/// One of the connections that an endpoint may have; dropped, it goes to who waits longest.
+pub(super) struct Permit {
+    endpoint: Endpoint,
+    /// False: handed on, or kept by an idle connection.
+    live: bool,
+}
+
+impl Permit {
+    fn new(endpoint: &Endpoint) -> Self {
+        Permit { endpoint: endpoint.clone(), live: true }
+    }
+
+    pub(super) fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if std::mem::take(&mut self.live) {
+            self.endpoint.give_back();
+        }
+    }
+}
+
+impl Endpoint {
+    /// The address of this endpoint.
+    pub fn addr(&self) -> SocketAddr {
+        self.0.addr
+    }
+
+    /// A connection: the one used last, or a new one. Waits, within limits, when too many are open.
+    pub async fn connection(&self) -> Result<ClientConnection, ClientError> {
+        match self.reuse() {
+            Some(link) => Ok(ClientConnection::new(link, Permit::new(self))),
+            None => self.new_connection().await,
+        }
+    }
+
+    /// A connection that has served nothing yet, for the one retry after a reused connection broke. An idle connection
+    /// makes room for it; only when all are in use it waits, and may then be given a used one.
+    pub async fn new_connection(&self) -> Result<ClientConnection, ClientError> {
+        if self.0.open.get() >= self.0.limits.connections_max {
+            let oldest = {
+                let mut idle = self.0.idle.borrow_mut();
+                (!idle.is_empty()).then(|| idle.remove(0))
+            };
+            if oldest.is_none() {
+                return self.wait().await;
+            }
+            self.give_back();
+        }
+        self.0.open.set(self.0.open.get() + 1);
+        self.connect(Permit::new(self)).await
+    }
+
+    async fn connect(&self, permit: Permit) -> Result<ClientConnection, ClientError> {
+        let stream = match now().checked_add(self.0.limits.connect_time) {
+            Some(due) => Stream::connect_until(self.0.addr, due).await,
+            None => Stream::connect(self.0.addr).await,
+        };
+        match stream {
+            Ok(stream) => Ok(ClientConnection::new(Link::new(stream, self.0.limits.clone()), permit)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(ClientError::not_sent(ClientErrorKind::ConnectTimeout))
+            }
+            Err(error) => Err(ClientError::not_sent(ClientErrorKind::Connect(error.kind()))),
+        }
+    }
+
+    async fn wait(&self) -> Result<ClientConnection, ClientError> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.0.waiting.borrow_mut();
+            waiting.retain(|waiter| !waiter.is_closed());
+            if waiting.len() >= self.0.limits.waiting_max {
+                return Err(ClientError::not_sent(ClientErrorKind::QueueFull));
+            }
+            waiting.push_back(sender);
+        }
+        match timeout(self.0.limits.wait_time, receiver).await {
+            Ok(Some(Grant::Reuse(link, permit))) => Ok(ClientConnection::new(*link, permit)),
+            Ok(Some(Grant::Connect(permit))) => self.connect(permit).await,
+            Ok(None) | Err(_) => Err(ClientError::not_sent(ClientErrorKind::QueueTimeout)),
+        }
+    }
+
+    /// The idle connection used last, unless it has gone stale.
+    fn reuse(&self) -> Option<Link> {
+        let now = now();
+        loop {
+            let mut idle = self.0.idle.borrow_mut().pop()?;
+            let rested = now.saturating_duration_since(idle.since);
+            let expired = idle.until.is_some_and(|until| until <= now);
+            if !expired && (rested < TRUST || peek(idle.link.socket()) == Peek::Silent) {
+                idle.link.reset();
+                return Some(idle.link);
+            }
+            drop(idle);
+            self.give_back();
+        }
+    }
+
+    /// Takes back a connection that may serve again.
+    pub(super) fn put(&self, mut link: Link, mut permit: Permit) {
+        link.rest();
+        while let Some(waiter) = self.0.pop_waiter() {
+            link.reset();
+            match waiter.send(Grant::Reuse(Box::new(link), permit)) {
+                Ok(()) => return,
+                Err(Grant::Reuse(back, permit_back)) => (link, permit) = (*back, permit_back),
+                Err(Grant::Connect(_)) => return,
+            }
+        }
+        let mut idle = self.0.idle.borrow_mut();
+        if idle.len() >= self.0.limits.idle_max {
+            return;
+        }
+        permit.live = false;
+        let since = now();
+        let hint = link.idle_hint().map(|hint| hint - (hint / 2).min(Duration::from_secs(1)));
+        let until = since.checked_add(hint.map_or(self.0.limits.idle, |hint| hint.min(self.0.limits.idle)));
+        idle.push(Idle { link, since, until });
+        drop(idle);
+        self.start_sweeping();
+    }
+
+    /// One connection less, or another chance for who waits longest.
+    fn give_back(&self) {
+        while let Some(waiter) = self.0.pop_waiter() {
+            match waiter.send(Grant::Connect(Permit::new(self))) {
+                Ok(()) => return,
+                Err(grant) => grant.into_permit().live = false,
+            }
+        }
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+    }
+
+    /// One task as long as anything is idle here; it holds no handle that would keep the endpoint.
+    fn start_sweeping(&self) {
+        if self.0.sweeping.replace(true) {
+            return;
+        }
+        let state = Rc::downgrade(&self.0);
+        spawn(async move {
+            while sweep_once(&state) {
+                sleep(SWEEP).await;
+            }
+        });
+    }
+
+    /// Closes the idle connections that `keep` refuses.
+    fn sweep(&self, keep: impl Fn(&Idle) -> bool) {
+        let before = self.0.idle.borrow().len();
+        self.0.idle.borrow_mut().retain(keep);
+        let closed = before - self.0.idle.borrow().len();
+        (0..closed).for_each(|_| self.give_back());
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.0.open.get() == 0 && Rc::strong_count(&self.0) == 1
+    }
+}
+
+/// Closes what is stale. False: nothing is left to look after.
+fn sweep_once(state: &Weak<State>) -> bool {
+    let Some(state) = state.upgrade() else { return false };
+    let endpoint = Endpoint(state);
+    let now = now();
+    endpoint.sweep(|idle| {
+        idle.until.is_none_or(|until| until > now)
+            && (now.saturating_duration_since(idle.since) < TRUST || peek(idle.link.socket()) == Peek::Silent)
+    });
+    let any = !endpoint.0.idle.borrow().is_empty();
+    endpoint.0.sweeping.set(any);
+    any
+}
+
+impl State {
+    fn pop_waiter(&self) -> Option<oneshot::Sender<Grant>> {
+        self.waiting.borrow_mut().pop_front()
+    }
+}

@@ -1,0 +1,22 @@
+//! The wire codecs on the runtime's sockets: HTTP/1.1 server and client connections, the upstream pool, and the pumps
+//! between them. Knows no route, no policy and no meaning of a message.
+//!
+//! A small keep-alive exchange costs one recv and one write on each side, no task, no timer and no lock. Bodies stream
+//! with back-pressure: a direction holds the bytes of one read and of one write, never more.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+mod buffer;
+pub mod client;
+mod date;
+mod deadline;
+mod drain;
+mod peek;
+pub mod proxy;
+pub mod server;
+mod sink;
+mod source;
+
+pub use date::date;
+pub use drain::Drain;

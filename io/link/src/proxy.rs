@@ -1,0 +1,329 @@
+//! One HTTP/1 exchange through this hop: request and response bodies pumped both ways at once, with back-pressure. Knows
+//! no route; the heads are written by its caller.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use agentlane_runtime::{Parts, now, race, sleep};
+use agentlane_wire::h1::{EncodeError, Framing, HeadWriter, Method, ResponseHead};
+use bytes::{Bytes, BytesMut};
+
+use crate::buffer;
+use crate::client::{ClientConnection, ClientError, ClientErrorKind, Endpoint, Progress, RequestWriter, ResponseReader};
+use crate::server::{ConnError, Connection, RequestReader, ResponseWriter};
+use crate::source::Taken;
+
+/// Body pieces that one write takes: head and frame share the vector with them.
+const PIECES_PER_WRITE: usize = 4;
+/// How long a client that still sends after its answer is heard out.
+const LINGER: Duration = Duration::from_secs(1);
+/// And how much of that is read.
+const LINGER_BYTES: u64 = 256 * 1024;
+/// How long a streamed upload may take in all; silence ends it much earlier.
+const UPLOAD_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How one request is forwarded.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward {
+    /// The method of the request as it goes upstream.
+    pub method: Method,
+    /// Whether it may be sent twice when a reused connection broke unanswered (RFC 9110 9.2.2).
+    pub is_repeatable: bool,
+    /// When the response head must have come; the endpoint's limit when none.
+    pub response_due: Option<Instant>,
+    /// How long the response body may be silent; the endpoint's limit when none.
+    pub body_idle: Option<Duration>,
+}
+
+/// What was forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The status that went to the client.
+    pub status: u16,
+    /// Body bytes of the response.
+    pub response_bytes: u64,
+    /// Times the request was sent: 2 after a retry.
+    pub attempts: u8,
+}
+
+/// Whose side of an exchange failed.
+#[derive(Debug)]
+pub enum ForwardError {
+    /// The client's.
+    Downstream(ConnError),
+    /// The upstream's. If the client has no response yet, answer it with [`ClientError::status`]; otherwise close its
+    /// connection: `Connection::has_responded` tells.
+    Upstream(ClientError),
+    /// The caller's request head cannot be written.
+    Encode(EncodeError),
+}
+
+impl fmt::Display for ForwardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ForwardError::Downstream(error) => write!(f, "downstream: {error}"),
+            ForwardError::Upstream(error) => write!(f, "upstream: {error}"),
+            ForwardError::Encode(error) => write!(f, "request head: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ForwardError {}
+
+impl From<ConnError> for ForwardError {
+    fn from(error: ConnError) -> Self {
+        ForwardError::Downstream(error)
+    }
+}
+
+impl From<ClientError> for ForwardError {
+    fn from(error: ClientError) -> Self {
+        ForwardError::Upstream(error)
+    }
+}
+
+/// Forwards the request whose head was read last from `down`, and its response.
+///
+/// `framing` is that of the head. `request` writes the whole request head for the framing that it is given;
+/// `response` writes the headers of the response, all but framing and Connection.
+///
+/// A request whose body has come with its head costs one write upstream and, when the response fits one read, one write
+/// downstream; it is sent a second time, on a new connection, when the rules of [`ClientError::may_retry`] allow.
+pub async fn forward(
+    down: &mut Connection,
+    endpoint: &Endpoint,
+    options: Forward,
+    framing: Framing,
+    request: impl Fn(&mut BytesMut, Framing) -> Result<usize, EncodeError>,
+    response: impl FnOnce(&ResponseHead, &mut HeadWriter<'_>),
+) -> Result<Forwarded, ForwardError> {
+    let encode = |framing| buffer::encode(|head| request(head, framing)).map_err(ForwardError::Encode);
+    let Some(body) = down.body_buffered()? else {
+        let head = encode(framing)?;
+        let mut up = connection(endpoint, &options).await?;
+        up.start(options.method, head, framing)?;
+        return stream_both(down, &mut up, &options, response).await;
+    };
+    let length = body.iter().map(|part| part.len() as u64).sum();
+    let head = encode(if framing == Framing::None { framing } else { Framing::Length(length) })?;
+    let (mut up, answer, attempts) = send_buffered(endpoint, &options, head, body).await?;
+    let (_, reader) = up.split()?;
+    down.settle();
+    let response_bytes = download(reader, &answer, down.writer(), response).await?;
+    Ok(Forwarded { status: answer.status, response_bytes, attempts })
+}
+
+async fn connection(endpoint: &Endpoint, options: &Forward) -> Result<ClientConnection, ClientError> {
+    prepare(endpoint.connection().await?, options)
+}
+
+fn prepare(mut up: ClientConnection, options: &Forward) -> Result<ClientConnection, ClientError> {
+    if options.response_due.is_some() {
+        up.set_response_deadline(options.response_due);
+    }
+    if options.body_idle.is_some() {
+        up.set_body_idle(options.body_idle);
+    }
+    Ok(up)
+}
+
+/// Sends a request that is complete in memory and reads the response head, with the one retry.
+async fn send_buffered(
+    endpoint: &Endpoint,
+    options: &Forward,
+    head: Bytes,
+    body: Parts,
+) -> Result<(ClientConnection, ResponseHead, u8), ClientError> {
+    let mut up = connection(endpoint, options).await?;
+    match exchange_head(&mut up, options.method, head.clone(), body.clone()).await {
+        Ok(answer) => return Ok((up, answer, 1)),
+        Err(error) if up.is_reused() && error.may_retry(options.is_repeatable) => drop(up),
+        Err(error) => return Err(error),
+    }
+    let mut up = prepare(endpoint.new_connection().await?, options)?;
+    let answer = exchange_head(&mut up, options.method, head, body).await?;
+    Ok((up, answer, 2))
+}
+
+async fn exchange_head(
+    up: &mut ClientConnection,
+    method: Method,
+    head: Bytes,
+    body: Parts,
+) -> Result<ResponseHead, ClientError> {
+    up.send(method, head, body).await?;
+    up.response_head().await
+}
+
+/// Pumps a request body up while the response, which may come early, is pumped down.
+async fn stream_both(
+    down: &mut Connection,
+    up: &mut ClientConnection,
+    options: &Forward,
+    response: impl FnOnce(&ResponseHead, &mut HeadWriter<'_>),
+) -> Result<Forwarded, ForwardError> {
+    let (body, writer) = down.duplex().await?;
+    let (request, reader) = up.split()?;
+    let response_time = reader.response_time();
+    if options.response_due.is_none() {
+        // The time for the answer begins when the request is complete: `answer_in_time` below.
+        reader.set_response_deadline(now().checked_add(UPLOAD_TIME_MAX));
+    }
+    let (answered, has_head) = (Cell::new(false), Cell::new(false));
+    let mut upload = pin!(upload(body, request, &answered));
+    let mut download = pin!(async {
+        let answer = reader.head().await?;
+        has_head.set(true);
+        let response_bytes = download(reader, &answer, writer, response).await?;
+        Ok::<_, ForwardError>(Forwarded { status: answer.status, response_bytes, attempts: 1 })
+    });
+    let mut answer_in_time: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
+    let mut sent: Option<Result<(), ForwardError>> = None;
+    let result = poll_fn(|cx| {
+        if sent.is_none() {
+            match upload.as_mut().poll(cx) {
+                // A client that broke off its body gets no answer that matters.
+                Poll::Ready(Err(error @ ForwardError::Downstream(_))) => return Poll::Ready(Err(error)),
+                // An upstream that stopped listening may have answered all the same.
+                Poll::Ready(result) => {
+                    sent = Some(result);
+                    answer_in_time = options.response_due.is_none().then(|| Box::pin(sleep(response_time)) as _);
+                }
+                Poll::Pending => {}
+            }
+        }
+        if let Poll::Ready(result) = download.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        if let (Some(timer), false) = (&mut answer_in_time, has_head.get()) {
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(unanswered(ClientErrorKind::ResponseTimeout)));
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    answered.set(true);
+    if sent.is_none() && result.is_ok() {
+        // The client is still sending: hear it out, so that it can read its answer.
+        let _ = race(upload, sleep(LINGER)).await;
+    }
+    match (result, sent) {
+        // The failed write says more than the missing answer.
+        (Err(ForwardError::Upstream(error)), Some(Err(first))) if !error.is_answered() => Err(first),
+        (result, _) => result,
+    }
+}
+
+/// Pumps the request body. Once `answered` is set, what still comes is read for a while and thrown away.
+async fn upload(
+    from: &mut RequestReader,
+    to: &mut RequestWriter,
+    answered: &Cell<bool>,
+) -> Result<(), ForwardError> {
+    let mut thrown = 0;
+    let mut parts = Parts::new();
+    loop {
+        let taken = from.take_buffered(&mut parts, PIECES_PER_WRITE)?;
+        let ready = std::mem::take(&mut parts);
+        if answered.get() {
+            thrown += ready.iter().map(|part| part.len() as u64).sum::<u64>();
+            if taken == Taken::Complete || thrown > LINGER_BYTES {
+                return Ok(());
+            }
+            if taken == Taken::Starved {
+                from.fill_body().await?;
+            }
+            continue;
+        }
+        match taken {
+            Taken::Complete => return to.finish(ready).await.map_err(unanswered),
+            Taken::Full => to.write(ready).await.map_err(unanswered)?,
+            // The next read is in flight while this write is.
+            Taken::Starved => {
+                let write = async {
+                    to.write(ready).await.map_err(unanswered)?;
+                    to.flush().await.map_err(unanswered)
+                };
+                both(write, async { from.fill_body().await.map_err(ForwardError::from) }).await?;
+            }
+        }
+    }
+}
+
+fn unanswered(kind: ClientErrorKind) -> ForwardError {
+    ForwardError::Upstream(ClientError { kind, progress: Progress::Unanswered { reused: false } })
+}
+
+/// Pumps the response whose head is `answer`; gives its body's bytes.
+async fn download(
+    from: &mut ResponseReader,
+    answer: &ResponseHead,
+    to: &mut ResponseWriter,
+    response: impl FnOnce(&ResponseHead, &mut HeadWriter<'_>),
+) -> Result<u64, ForwardError> {
+    // Where no body follows, the length that the upstream tells is passed on (HEAD, 304).
+    let framing = match answer.declared_length() {
+        Some(length) if answer.framing == Framing::None => Framing::Length(length),
+        _ => answer.framing,
+    };
+    to.start(answer.status, framing, |head| response(answer, head))?;
+    let mut parts = Parts::new();
+    let mut bytes = 0;
+    loop {
+        let taken = from.take_buffered(&mut parts, PIECES_PER_WRITE)?;
+        let ready = std::mem::take(&mut parts);
+        bytes += ready.iter().map(|part| part.len() as u64).sum::<u64>();
+        match taken {
+            Taken::Complete => {
+                to.finish(ready).await?;
+                return Ok(bytes);
+            }
+            Taken::Full => to.write(ready).await?,
+            Taken::Starved => {
+                // A head without a byte of body goes out now: the first event may be long in coming.
+                let write = async {
+                    to.write(ready).await?;
+                    to.flush().await.map_err(ForwardError::from)
+                };
+                both(write, async { from.fill_body().await.map_err(ForwardError::from) }).await?;
+            }
+        }
+    }
+}
+
+/// Runs a write and a read to their ends, unless the write fails. A failed read waits for the write.
+async fn both<E>(
+    write: impl Future<Output = Result<(), E>>,
+    read: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let mut write = pin!(write);
+    let mut read = pin!(read);
+    let (mut written, mut received) = (false, None);
+    poll_fn(|cx| {
+        if !written {
+            match write.as_mut().poll(cx) {
+                Poll::Ready(Ok(())) => written = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        if received.is_none() {
+            if let Poll::Ready(result) = read.as_mut().poll(cx) {
+                received = Some(result);
+            }
+        }
+        match received.take() {
+            Some(result) if written => Poll::Ready(result),
+            result => {
+                received = result;
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,64 @@
+//! The sending side of a connection: one write per message where the socket takes it, and a write deadline. Knows no HTTP.
+
+use std::io;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use agentlane_runtime::{Parts, WriteHalf, now};
+use bytes::BytesMut;
+
+use crate::deadline::Deadlines;
+
+/// Up to this many bytes, copying the parts together costs less than a vectored write.
+const COPY_MAX: usize = 1024;
+
+pub(crate) struct Sink {
+    pub(crate) half: WriteHalf,
+    /// Where heads and chunk frames are encoded; empty between writes.
+    pub(crate) scratch: BytesMut,
+    /// Bytes written so far.
+    pub(crate) written: u64,
+    deadlines: Deadlines,
+    write_time: Duration,
+}
+
+impl Sink {
+    pub(crate) fn new(half: WriteHalf, deadlines: Deadlines, write_time: Duration) -> Self {
+        Sink { half, scratch: BytesMut::new(), written: 0, deadlines, write_time }
+    }
+
+    /// Sends all parts in order. A peer that does not take them within the write time fails the connection.
+    pub(crate) async fn write(&mut self, mut parts: Parts) -> io::Result<()> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        if bytes == 0 {
+            return Ok(());
+        }
+        if parts.len() > 1 && bytes <= COPY_MAX {
+            parts.iter().for_each(|part| self.scratch.extend_from_slice(part));
+            parts.clear();
+            parts.push(self.scratch.split().freeze());
+        }
+        self.arm(true);
+        let result = match parts.len() {
+            1 => self.half.send(parts.swap_remove(0)).await,
+            _ => self.half.sendv(parts).await,
+        };
+        self.arm(false);
+        if result.is_ok() {
+            self.written += bytes as u64;
+        }
+        result
+    }
+
+    fn arm(&self, on: bool) {
+        let due = on.then(|| now().checked_add(self.write_time)).flatten();
+        let (due, how) = self.deadlines.write(due);
+        self.half.set_deadline(due, how);
+    }
+
+    /// Tells the peer that nothing more follows.
+    pub(crate) fn end(&self) {
+        // A socket that the peer has closed already is not connected any more; then there is nobody to tell.
+        let _ = self.half.shutdown(Shutdown::Write);
+    }
+}

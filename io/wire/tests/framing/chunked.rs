@@ -1,0 +1,58 @@
+//! Chunked bodies. Each follows [`HEAD`], and each expectation follows [`HEAD_SAYS`].
+
+use super::Case;
+
+pub const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+pub const HEAD_SAYS: &str = "POST / chunked keep [";
+
+pub const CASES: &[Case] = &[
+    ("one chunk", b"5\r\nhello\r\n0\r\n\r\n", "hello]"),
+    ("two chunks", b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", "hello]"),
+    ("no chunk", b"0\r\n\r\n", "]"),
+    ("then another request", b"1\r\nx\r\n0\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", "x]; GET /b none keep"),
+    ("hexadecimal of both cases", b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", "01234567890123456789]"),
+    ("leading zeros", b"0005\r\nhello\r\n000\r\n\r\n", "hello]"),
+    ("17 digits", b"00000000000000005\r\nhello\r\n0\r\n\r\n", "]; !ChunkSizeOverflow"),
+    ("size beyond 64 bits", b"10000000000000005\r\nhello\r\n0\r\n\r\n", "]; !ChunkSizeOverflow"),
+    ("size that wraps to 0", b"10000000000000000\r\n\r\n", "]; !ChunkSizeOverflow"),
+    ("size of 64 bits", b"ffffffffffffffff\r\nabc", "abc]; !Truncated"),
+    ("empty size", b"\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("size that is no number", b"g\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("size with 0x", b"0x5\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("size with plus", b"+5\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("size with minus", b"-1\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("space before size", b" 5\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("space after size", b"5 \r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("tab after size", b"5\t\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("space before extension", b"5 ;a=b\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("underscore in size", b"1_0\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("extension", b"5;a=b;c=\"d;e\"\r\nhello\r\n0;last\r\n\r\n", "hello]"),
+    ("extension with a bare LF", b"5;a\nb\r\nhello\r\n0\r\n\r\n", "]; !BareLf"),
+    ("extension with a bare CR", b"5;a\rb\r\nhello\r\n0\r\n\r\n", "]; !BareCr"),
+    ("extension with NUL", b"5;a\0\r\nhello\r\n0\r\n\r\n", "]; !ChunkSize"),
+    ("size ended by LF", b"5\nhello\r\n0\r\n\r\n", "]; !BareLf"),
+    ("size ended by CR", b"5\rhello\r\n0\r\n\r\n", "]; !BareCr"),
+    ("no CRLF after data", b"5\r\nhello0\r\n\r\n", "hello]; !ChunkEnd"),
+    ("LF after data", b"5\r\nhello\n0\r\n\r\n", "hello]; !ChunkEnd"),
+    ("CR and no LF after data", b"5\r\nhello\rX0\r\n\r\n", "hello]; !ChunkEnd"),
+    ("data longer than its size", b"5\r\nhello!\r\n0\r\n\r\n", "hello]; !ChunkEnd"),
+    ("data shorter than its size", b"5\r\nhe\r\n0\r\n\r\n", "he\r\n0]; !ChunkSize"),
+    ("last chunk ended by LF", b"0\n\n", "]; !BareLf"),
+    (
+        "trailers are dropped",
+        b"1\r\nx\r\n0\r\nA: b\r\nContent-Length: 7\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "x]; GET /b none keep",
+    ),
+    ("trailer without colon", b"0\r\nfoo\r\n\r\n", "]; !Trailer"),
+    ("trailer with space before colon", b"0\r\nfoo : b\r\n\r\n", "]; !Trailer"),
+    ("trailer with a bare LF", b"0\r\nA: b\n\r\n", "]; !BareLf"),
+    ("trailer with NUL", b"0\r\nA: b\0\r\n\r\n", "]; !Trailer"),
+    ("folded trailer", b"0\r\nA: b\r\n c\r\n\r\n", "]; !Trailer"),
+    ("a request in place of trailers", b"0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "]; !Trailer"),
+    ("no end of trailers", b"0\r\n", "]; !Truncated"),
+    ("no last chunk", b"5\r\nhello\r\n", "hello]; !Truncated"),
+    ("cut in a size", b"5", "]; !Truncated"),
+    ("cut in data", b"5\r\nhel", "hel]; !Truncated"),
+    ("cut after data", b"5\r\nhello", "hello]; !Truncated"),
+    ("LF LF does not end a body", b"5\r\nhello\r\n0\r\n\n", "hello]; !BareLf"),
+];

@@ -1,0 +1,37 @@
+//! A plain HTTP/1.1 backend.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::policy::request_redirect::RequestRedirect;
+use crate::request::HeaderEdit;
+
+/// A host and port, with the addresses that control found for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `host:port` as configured: the `Host` header where nothing else names one.
+    pub authority: String,
+    /// Empty while the name does not resolve.
+    pub addresses: Arc<[SocketAddr]>,
+}
+
+impl Endpoint {
+    /// The address for the `ticket`-th connection.
+    pub fn address(&self, ticket: u64) -> Option<SocketAddr> {
+        match self.addresses.len() {
+            0 => None,
+            1 => Some(self.addresses[0]),
+            count => Some(self.addresses[(ticket % count as u64) as usize]),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpBackend {
+    pub endpoint: Endpoint,
+    /// Header changes for this backend alone.
+    pub request: Vec<HeaderEdit>,
+    pub response: Vec<HeaderEdit>,
+    /// Answers in this backend's place.
+    pub redirect: Option<RequestRedirect>,
+}

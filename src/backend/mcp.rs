@@ -1,0 +1,105 @@
+//! An MCP backend: one or more targets behind one endpoint.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::http::Endpoint;
+use crate::protocol::mcp::names;
+use crate::request::HeaderEdit;
+
+/// What becomes of the whole when one target fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureMode {
+    /// The rest serves, and says what is missing.
+    Open,
+    /// `initialize` and lists fail.
+    Closed,
+}
+
+#[derive(Debug)]
+pub struct McpBackend {
+    /// Which endpoint this is, across reloads: sessions belong to it.
+    pub key: String,
+    pub targets: Vec<Arc<Target>>,
+    /// Names outward carry their target's.
+    pub prefixed: bool,
+    pub failure_mode: FailureMode,
+    /// How long a list or a handshake waits for its slowest target.
+    pub deadline: Duration,
+    /// A session without a request or an open stream for this long ends.
+    pub session_idle: Duration,
+    /// Elements per page of a merged list.
+    pub page_size: usize,
+    /// Refuse foreign `Host` and `Origin` on loopback listeners.
+    pub rebinding_protection: bool,
+    /// From a request's last byte to the answer's first, for calls; `None`: as long as the client waits.
+    pub call_timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub struct Target {
+    pub name: String,
+    /// `<name>__`.
+    pub prefix: String,
+    pub kind: TargetKind,
+    /// Two targets of equal fingerprint are the same server: sessions stay across a reload.
+    pub fingerprint: String,
+}
+
+#[derive(Debug)]
+pub enum TargetKind {
+    Http(HttpTarget),
+    Stdio(StdioTarget),
+}
+
+/// Streamable HTTP.
+#[derive(Debug)]
+pub struct HttpTarget {
+    pub endpoint: Endpoint,
+    /// Path and query.
+    pub path: String,
+    pub request: Vec<HeaderEdit>,
+}
+
+/// A child that speaks newline-delimited JSON-RPC.
+#[derive(Clone, Debug)]
+pub struct StdioTarget {
+    pub command: String,
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub clear_env: bool,
+    pub cwd: Option<PathBuf>,
+    pub shared: bool,
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+}
+
+impl McpBackend {
+    /// One target whose names stay: its messages pass as they are.
+    pub fn is_identity(&self) -> bool {
+        self.targets.len() == 1 && !self.prefixed
+    }
+
+    /// The target that an outward name is prefixed with, and its own name for the thing.
+    pub fn split_name<'a>(&self, name: &'a [u8]) -> Option<(usize, &'a [u8])> {
+        let (target, own) = names::split(name)?;
+        let index = self.targets.iter().position(|candidate| candidate.name.as_bytes() == target)?;
+        Some((index, own))
+    }
+
+    pub fn target_index(&self, name: &str) -> Option<usize> {
+        self.targets.iter().position(|target| target.name == name)
+    }
+}
+
+impl Target {
+    pub fn new(name: String, kind: TargetKind) -> Self {
+        let fingerprint = match &kind {
+            // Addresses may change under a name; the server is the same.
+            TargetKind::Http(http) => format!("http {} {} {:?}", http.endpoint.authority, http.path, http.request),
+            TargetKind::Stdio(stdio) => format!("stdio {stdio:?}"),
+        };
+        Target { prefix: names::prefix(&name), name, kind, fingerprint }
+    }
+}

@@ -1,0 +1,126 @@
+//! The command line: what was typed, and which part of the program it means. Thin: nothing is decided here.
+
+mod check;
+mod run;
+mod schema;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use agentlane_runtime::RuntimeChoice;
+use clap::{Args, Parser, Subcommand};
+
+/// sysexits.h: the configuration is wrong.
+pub const EXIT_CONFIG: u8 = 78;
+/// sysexits.h: an address or another resource of the host cannot be had.
+pub const EXIT_UNAVAILABLE: u8 = 69;
+
+const EXIT_CODES: &str = "Exit codes:
+  0   ended as asked
+  1   failed while running
+  2   wrong command line
+  69  an address or another resource of the host cannot be had
+  78  the configuration is wrong";
+
+const EXAMPLES: &str = "Examples:
+  agentlane run --demo                        two small MCP servers behind http://127.0.0.1:3000/mcp
+  agentlane -f agentlane.yaml                 the same as `agentlane run -f agentlane.yaml`
+  agentlane check agentlane.yaml              every fault of a file, with line and path
+  agentlane run -f agentlane.yaml --shards 4  four shards, whatever the file says";
+
+#[derive(Parser)]
+#[command(name = "agentlane", version, about, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the gateway
+    #[command(after_help = "Examples:
+  agentlane run -f agentlane.yaml
+  agentlane run -f agentlane.yaml --shards 2 --runtime glommio
+  agentlane run --demo
+Signals: SIGTERM and SIGINT drain and end, SIGHUP reads the file again, SIGUSR1 reopens the access log.")]
+    Run(RunArgs),
+    /// Check a configuration file and print every fault
+    #[command(after_help = "Examples:
+  agentlane check agentlane.yaml
+  agentlane check --lenient agentlane.yaml    keys that are not built yet are warnings")]
+    Check(CheckArgs),
+    /// Print the JSON schema of the configuration
+    #[command(after_help = "Example:
+  agentlane schema > agentlane.schema.json")]
+    Schema,
+    /// The demo's stdio server
+    #[command(hide = true)]
+    DemoNotes,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The configuration, YAML or JSON
+    #[arg(short = 'f', long = "file", value_name = "FILE", required_unless_present = "demo", conflicts_with = "demo")]
+    file: Option<PathBuf>,
+    /// Serve two embedded MCP servers on 127.0.0.1:3000
+    #[arg(long)]
+    demo: bool,
+    /// How many shards, over what the file says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    shards: Option<u32>,
+    /// What drives the shards' I/O, over what the file says: monoio or glommio
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: Option<RuntimeChoice>,
+    /// Take keys that are known but not built yet as warnings
+    #[arg(long)]
+    lenient: bool,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// The configuration, YAML or JSON
+    file: PathBuf,
+    /// Take keys that are known but not built yet as warnings
+    #[arg(long)]
+    lenient: bool,
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse_from(with_run(std::env::args_os().collect()));
+    match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::check(&args),
+        Command::Schema => schema::print(),
+        Command::DemoNotes => crate::demo::stdio::run(),
+    }
+}
+
+/// `agentlane -f FILE` means `agentlane run -f FILE`.
+fn with_run(mut args: Vec<OsString>) -> Vec<OsString> {
+    let bare = args.get(1).and_then(|first| first.to_str()).is_some_and(|first| {
+        first.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&first)
+    });
+    if bare {
+        args.insert(1, "run".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_file_runs() {
+        let parse = |args: &[&str]| Cli::try_parse_from(with_run(args.iter().map(OsString::from).collect()));
+        assert!(matches!(parse(&["agentlane", "-f", "a.yaml"]), Ok(Cli { command: Command::Run(_) })));
+        assert!(matches!(parse(&["agentlane", "run", "-f", "a.yaml", "--shards", "2"]), Ok(_)));
+        assert!(parse(&["agentlane", "run"]).is_err());
+        assert!(parse(&["agentlane", "run", "-f", "a", "--shards", "0"]).is_err());
+        assert!(parse(&["agentlane", "run", "-f", "a", "--runtime", "tokio"]).is_err());
+        assert!(matches!(parse(&["agentlane", "--demo"]), Ok(Cli { command: Command::Run(_) })));
+    }
+}

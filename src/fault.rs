@@ -1,0 +1,153 @@
+//! What can go wrong with one request: whose doing it was, what each protocol answers, and a private detail that only the
+//! log sees. Raised anywhere, translated here alone.
+
+use std::fmt;
+
+/// Whose doing a fault is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Downstream,
+    Upstream,
+    Gateway,
+}
+
+/// Every fault by name, with its HTTP status (RFC 9110) and its JSON-RPC code (JSON-RPC 2.0, section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    ParseError,
+    InvalidRequest,
+    BatchForbidden,
+    MethodNotFound,
+    InvalidParams,
+    UnsupportedVersion,
+    SessionMissing,
+    SessionUnknown,
+    AlreadyInitialized,
+    ResumeUnknown,
+    OriginForbidden,
+    NotAcceptable,
+    UnsupportedMediaType,
+    MethodNotAllowed,
+    TooLarge,
+    NoRoute,
+    NoBackend,
+    Overloaded,
+    Draining,
+    UpstreamUnreachable,
+    UpstreamTimeout,
+    UpstreamBroken,
+    RequestTimeout,
+    Internal,
+}
+
+/// A fault on its way to whoever asked.
+#[derive(Debug)]
+pub struct Fault {
+    pub kind: Kind,
+    /// What the peer reads: lower case, no secrets, no addresses.
+    pub message: &'static str,
+    /// What the log reads.
+    pub detail: Option<String>,
+}
+
+impl Kind {
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Kind::ParseError
+            | Kind::InvalidRequest
+            | Kind::BatchForbidden
+            | Kind::InvalidParams
+            | Kind::UnsupportedVersion
+            | Kind::SessionMissing
+            | Kind::AlreadyInitialized
+            | Kind::ResumeUnknown => 400,
+            Kind::OriginForbidden => 403,
+            Kind::SessionUnknown | Kind::NoRoute | Kind::MethodNotFound => 404,
+            Kind::MethodNotAllowed => 405,
+            Kind::NotAcceptable => 406,
+            Kind::RequestTimeout => 408,
+            Kind::TooLarge => 413,
+            Kind::UnsupportedMediaType => 415,
+            Kind::Internal => 500,
+            Kind::UpstreamUnreachable | Kind::UpstreamBroken => 502,
+            Kind::NoBackend | Kind::Overloaded | Kind::Draining => 503,
+            Kind::UpstreamTimeout => 504,
+        }
+    }
+
+    pub const fn rpc_code(self) -> i32 {
+        match self {
+            Kind::ParseError => -32700,
+            Kind::MethodNotFound => -32601,
+            Kind::InvalidParams => -32602,
+            Kind::NoBackend
+            | Kind::Overloaded
+            | Kind::Draining
+            | Kind::UpstreamUnreachable
+            | Kind::UpstreamTimeout
+            | Kind::UpstreamBroken
+            | Kind::RequestTimeout
+            | Kind::Internal => -32603,
+            _ => -32600,
+        }
+    }
+
+    pub const fn origin(self) -> Origin {
+        match self {
+            Kind::UpstreamUnreachable | Kind::UpstreamTimeout | Kind::UpstreamBroken => Origin::Upstream,
+            Kind::NoBackend | Kind::Overloaded | Kind::Draining | Kind::Internal => Origin::Gateway,
+            _ => Origin::Downstream,
+        }
+    }
+
+    /// A label of bounded cardinality for metrics and records.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Kind::ParseError => "parse_error",
+            Kind::InvalidRequest => "invalid_request",
+            Kind::BatchForbidden => "batch_forbidden",
+            Kind::MethodNotFound => "method_not_found",
+            Kind::InvalidParams => "invalid_params",
+            Kind::UnsupportedVersion => "unsupported_version",
+            Kind::SessionMissing => "session_missing",
+            Kind::SessionUnknown => "session_unknown",
+            Kind::AlreadyInitialized => "already_initialized",
+            Kind::ResumeUnknown => "resume_unknown",
+            Kind::OriginForbidden => "origin_forbidden",
+            Kind::NotAcceptable => "not_acceptable",
+            Kind::UnsupportedMediaType => "unsupported_media_type",
+            Kind::MethodNotAllowed => "method_not_allowed",
+            Kind::TooLarge => "too_large",
+            Kind::NoRoute => "no_route",
+            Kind::NoBackend => "no_backend",
+            Kind::Overloaded => "overloaded",
+            Kind::Draining => "draining",
+            Kind::UpstreamUnreachable => "upstream_unreachable",
+            Kind::UpstreamTimeout => "upstream_timeout",
+            Kind::UpstreamBroken => "upstream_broken",
+            Kind::RequestTimeout => "request_timeout",
+            Kind::Internal => "internal",
+        }
+    }
+}
+
+impl Fault {
+    pub const fn new(kind: Kind, message: &'static str) -> Self {
+        Fault { kind, message, detail: None }
+    }
+
+    pub fn with(mut self, detail: impl fmt::Display) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.label(), self.message)?;
+        match &self.detail {
+            Some(detail) => write!(f, " ({detail})"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The composition root: reads the configuration, places the shards, starts control, and waits for the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use agentlane_config as config;
+use agentlane_link::client::ClientLimits;
+use agentlane_runtime as runtime;
+use agentlane_runtime::channel::{self, Receiver, Sender};
+use agentlane_runtime::{RuntimeChoice, ShardOptions};
+
+use crate::control::admin::Readiness;
+use crate::control::source::{self, Source};
+use crate::control::{self, AdminSockets, Control};
+use crate::limits::MESH_DEPTH;
+use crate::mesh::{Peers, ToControl, ToShard};
+use crate::protocol::mcp::seal::Sealer;
+use crate::shard::metrics::Metrics;
+use crate::shard::{Parts, Shard};
+use crate::snapshot::{Snapshot, compile};
+use crate::telemetry::{
+    AccessFormat, AccessLog, AccessOptions, AccessSink, AccessTarget, AccessWriter, LogFormat, Registry, logging,
+};
+
+/// How long the last access records may take to be written.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
+
+/// What the command line says over the file.
+pub struct Options {
+    pub shards: Option<u32>,
+    pub runtime: Option<RuntimeChoice>,
+}
+
+/// Why the gateway did not start, or ended.
+pub enum Failure {
+    Config(Vec<config::Fault>),
+    /// The host does not give what is needed.
+    Unavailable(String),
+    Broken(String),
+}
+
+/// Runs the gateway until it is told to end.
+pub fn run(source: Source, options: Options) -> Result<(), Failure> {
+    let loaded = source.load().map_err(Failure::Config)?;
+    let document = &loaded.document;
+    let logging = &document.process.logging;
+    let format = match logging.format {
+        config::LogFormat::Text => LogFormat::Text,
+        config::LogFormat::Json => LogFormat::Json,
+    };
+    // Kept: dropping the handle would not end logging, but a reload of the level needs it one day.
+    let _log = logging::init(&logging.level, format).map_err(|fault| Failure::Broken(fault.to_string()))?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let control = control.map_err(|error| Failure::Broken(format!("control cannot start: {error}")))?;
+    control.block_on(start(source, loaded, options))
+}
+
+async fn start(source: Source, loaded: config::Loaded, options: Options) -> Result<(), Failure> {
+    let document = loaded.document;
+    let plan = Plan::of(&document, &options)?;
+    let addresses = source::resolve(&document, &Default::default()).await;
+    let snapshot = compile::compile(&document, 1, &addresses).map_err(|error| Failure::Broken(error.to_string()))?;
+    let snapshot = Arc::new(snapshot);
+    control::probe_binds(&snapshot, &[]).map_err(Failure::Unavailable)?;
+    let is_demo = matches!(source, Source::Demo(_));
+    let admin = AdminSockets::bind(&document, is_demo).map_err(Failure::Unavailable)?;
+    let registry = Registry::new();
+    let writer = access_writer(&document)?;
+    let sink = writer.as_ref().map(AccessWriter::sink);
+    let (to_control, requests) = channel::bounded(MESH_DEPTH);
+    let mut shards = Shards::start(&plan, &document, &snapshot, &registry, sink.as_ref(), &to_control)?;
+    drop(to_control);
+    shards.ready().await?;
+    tracing::info!(
+        shards = plan.cpus.len(),
+        driver = ?plan.driver,
+        listeners = ?snapshot.binds.iter().map(|bind| bind.address).collect::<Vec<SocketAddr>>(),
+        "agentlane {} is up", env!("CARGO_PKG_VERSION"),
+    );
+    if let Source::Demo(demo) = &source {
+        demo.introduce();
+    }
+    let control = Control {
+        source,
+        files: loaded.files,
+        document,
+        addresses,
+        snapshot,
+        peers: shards.peers.clone(),
+        requests,
+        registry,
+        readiness: Readiness::new(),
+        access: sink,
+        admin,
+    };
+    let outcome = control.run().await.map_err(Failure::Broken);
+    shards.join();
+    if let Some(writer) = writer {
+        writer.finish(LAST_RECORDS);
+    }
+    outcome
+}
+
+/// Which shards run where, and on what.
+struct Plan {
+    /// One each; `None`: not pinned.
+    cpus: Vec<Option<usize>>,
+    driver: runtime::Driver,
+    ring_entries: u32,
+    spin: Duration,
+}
+
+impl Plan {
+    fn of(document: &config::Document, options: &Options) -> Result<Plan, Failure> {
+        if let Err(error) = agentlane_perf::raise_nofile() {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+        }
+        let host = agentlane_perf::probe();
+        let shards = &document.shards;
+        let count = match (options.shards, shards.count) {
+            (Some(count), _) | (None, config::ShardCount::Exactly(count)) => count as usize,
+            (None, config::ShardCount::PerCore) => agentlane_perf::default_shards(&host),
+        };
+        let choice = options.runtime.unwrap_or(match shards.runtime {
+            config::Runtime::Monoio => RuntimeChoice::Monoio,
+            config::Runtime::Glommio => RuntimeChoice::Glommio,
+        });
+        let selection = runtime::select(choice, count, shards.ring_entries).map_err(Failure::Unavailable)?;
+        if let Some(note) = &selection.note {
+            tracing::warn!("{note}");
+        }
+        let listed = shards.cores.len() == count;
+        let cpus = match listed {
+            true => shards.cores.iter().map(|&core| Some(core as usize)).collect(),
+            // More shards than processors would fight over them: then the kernel places them.
+            false if count > host.cpus.len() => vec![None; count],
+            false => agentlane_perf::place(&host, count).into_iter().map(Some).collect(),
+        };
+        Ok(Plan { cpus, driver: selection.driver, ring_entries: shards.ring_entries, spin: shards.spin })
+    }
+}
+
+fn access_writer(document: &config::Document) -> Result<Option<AccessWriter>, Failure> {
+    let target = match &document.process.logging.access_log {
+        config::AccessLog::Off => return Ok(None),
+        config::AccessLog::Standard => AccessTarget::Stdout,
+        config::AccessLog::File(path) => AccessTarget::File(path.clone()),
+    };
+    let writer = AccessWriter::start(target).map_err(|error| Failure::Unavailable(format!("access log: {error}")))?;
+    Ok(Some(writer))
+}
+
+struct Shards {
+    peers: Peers,
+    threads: Vec<JoinHandle<()>>,
+    ready: Receiver<Result<(), String>>,
+}
+
+impl Shards {
+    fn start(
+        plan: &Plan,
+        document: &config::Document,
+        snapshot: &Arc<Snapshot>,
+        registry: &Arc<Registry>,
+        access: Option<&AccessSink>,
+        control: &Sender<ToControl>,
+    ) -> Result<Shards, Failure> {
+        let sealer = Arc::new(Sealer::new(&session_key(document)?));
+        let (senders, inboxes): (Vec<Sender<ToShard>>, Vec<_>) =
+            plan.cpus.iter().map(|_| channel::bounded(MESH_DEPTH)).unzip();
+        let peers: Peers = senders.into();
+        let (ready, readiness) = channel::bounded(plan.cpus.len());
+        let mut threads = Vec::new();
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let options = ShardOptions {
+                name: format!("shard-{index}"),
+                cpu: plan.cpus[index],
+                ring_entries: plan.ring_entries,
+                spin: plan.spin,
+            };
+            let seed = Seed {
+                index,
+                peers: peers.clone(),
+                control: control.clone(),
+                sealer: sealer.clone(),
+                snapshot: snapshot.clone(),
+                registry: registry.clone(),
+                access: access.cloned(),
+                json: document.process.logging.format == config::LogFormat::Json,
+                upstream: upstream_limits(document),
+            };
+            let (driver, ready) = (plan.driver, ready.clone());
+            let thread = std::thread::Builder::new().name(options.name.clone()).spawn(move || {
+                let failed = ready.clone();
+                let outcome = runtime::block_on(driver, &options, || Shard::run(seed.grow(), inbox, ready));
+                if let Err(error) = outcome {
+                    let _ = failed.try_send(Err(format!("{} cannot start: {error}", options.name)));
+                }
+            });
+            threads.push(thread.map_err(|error| Failure::Unavailable(format!("no thread for a shard: {error}")))?);
+        }
+        Ok(Shards { peers, threads, ready: readiness })
+    }
+
+    async fn ready(&mut self) -> Result<(), Failure> {
+        for _ in &self.threads {
+            match self.ready.recv().await {
+                Some(outcome) => outcome.map_err(Failure::Unavailable)?,
+                None => return Err(Failure::Broken("a shard ended at once".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    fn join(self) {
+        drop(self.peers);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a shard had panicked");
+            }
+        }
+    }
+}
+
+/// What a shard needs, before it is on its own thread.
+struct Seed {
+    index: usize,
+    peers: Peers,
+    control: Sender<ToControl>,
+    sealer: Arc<Sealer>,
+    snapshot: Arc<Snapshot>,
+    registry: Arc<Registry>,
+    access: Option<AccessSink>,
+    json: bool,
+    upstream: ClientLimits,
+}
+
+impl Seed {
+    fn grow(self) -> Parts {
+        let shard = self.index.to_string();
+        let format = if self.json { AccessFormat::Json } else { AccessFormat::Text };
+        let access = self.access.map(|sink| {
+            let help = "Access records that were dropped because the writer was behind.";
+            let dropped =
+                self.registry.counter("agentlane_access_records_dropped_total", help, &[("shard", shard.as_str())]);
+            AccessLog::new(sink, AccessOptions { format, query: false }, dropped)
+        });
+        Parts {
+            index: self.index,
+            peers: self.peers,
+            control: self.control,
+            sealer: self.sealer,
+            snapshot: self.snapshot,
+            metrics: Metrics::new(self.registry, self.index),
+            access,
+            upstream: self.upstream,
+        }
+    }
+}
+
+fn session_key(document: &config::Document) -> Result<[u8; 32], Failure> {
+    match &document.process.session {
+        Some(session) => Ok(session.key.0),
+        None => Sealer::fresh_key().map_err(|_| Failure::Unavailable("the host gives no randomness".to_owned())),
+    }
+}
+
+fn upstream_limits(document: &config::Document) -> ClientLimits {
+    let upstream = &document.process.upstream;
+    let idle_max = upstream.pool_size_max.unwrap_or(document.shards.pool_size).min(document.shards.pool_size);
+    ClientLimits {
+        // Streams of sessions are connections of their own: the descriptors bound them.
+        connections_max: 1 << 20,
+        idle_max: idle_max as usize,
+        idle: upstream.pool_idle_timeout,
+        connect_time: upstream.connect_timeout,
+        ..ClientLimits::default()
+    }
+}

@@ -1,0 +1,40 @@
+//! Every bound that is not a config key, by name. It owns numbers only; whoever enforces one says what happens at it.
+
+use std::time::Duration;
+
+/// Sessions that one shard holds; `initialize` above it is answered 503.
+pub const SESSIONS_MAX: usize = 200_000;
+/// Requests of one session that wait for an answer; one above it is answered with a JSON-RPC error.
+pub const SESSION_IN_FLIGHT_MAX: usize = 512;
+/// Requests from servers that wait for the client's answer, per session; one above it is refused upstream.
+pub const SESSION_SERVER_REQUESTS_MAX: usize = 256;
+/// Events kept for `Last-Event-ID` per stream, and their bytes; the oldest leaves first.
+pub const STREAM_EVENTS_MAX: usize = 256;
+/// See [`STREAM_EVENTS_MAX`].
+pub const STREAM_BYTES_MAX: usize = 256 * 1024;
+/// Streams that one session remembers, live or ended; the oldest ended one leaves first.
+pub const SESSION_STREAMS_MAX: usize = 32;
+/// One message of a target: an SSE event, a JSON answer that must be read whole, or a line of a child.
+pub const UPSTREAM_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Pages that are followed in one list of one target.
+pub const LIST_PAGES_MAX: usize = 1_000;
+/// Bytes of one target's whole list.
+pub const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Elements of one JSON-RPC batch (2025-03-26).
+pub const BATCH_MAX: usize = 100;
+/// Messages waiting in one shard's inbox; a sender above it answers its request with 503.
+pub const MESH_DEPTH: usize = 1_024;
+/// Parts of a forwarded answer that wait for the shard that holds the connection.
+pub const MESH_REPLY_DEPTH: usize = 16;
+/// Messages waiting to be written to one child.
+pub const CHILD_QUEUE: usize = 1_024;
+/// Messages from one target that wait for the task that relays them.
+pub const RELAY_QUEUE: usize = 256;
+/// How long a forwarded or moved request may wait in an inbox.
+pub const MESH_DEADLINE: Duration = Duration::from_secs(5);
+/// SSE comments keep idle streams open through middleboxes.
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How long the pieces behind an ended session may take to end.
+pub const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
+/// Attempts to resume one upstream stream that closed early.
+pub const RESUME_ATTEMPTS_MAX: u32 = 8;

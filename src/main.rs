@@ -1,0 +1,8 @@
+//! The `agentlane` binary.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    agentlane::cli::main()
+}

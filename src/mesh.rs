@@ -1,0 +1,117 @@
+//! Every message that may cross a core: one enum per direction. Channels are bounded, messages that someone waits for
+//! carry a deadline, and a shard that works for a peer never asks a third one.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agentlane_runtime::channel::{Receiver, Sender};
+use agentlane_wire::h1::RequestHead;
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::backend::mcp::StdioTarget;
+use crate::snapshot::Snapshot;
+
+/// What a shard is told by control or by another shard.
+pub enum ToShard {
+    /// Control: use this configuration from now on.
+    Publish { snapshot: Arc<Snapshot>, done: Sender<Result<(), String>> },
+    /// Control: accept nothing new, end what is idle, and say when nothing is left.
+    Drain { done: Sender<()> },
+    /// Control: end every session, and the shard.
+    Stop,
+    /// A connection whose session lives here, at a message boundary.
+    Connection(Box<MovedConnection>),
+    /// A request whose session lives here, on a connection that stays where it is.
+    Request(Box<ForwardedRequest>),
+    /// A session of another shard wants the shared child that this shard owns.
+    SharedChild { backend: String, target: String, reply: Sender<Result<SharedChild, &'static str>> },
+}
+
+/// A connection on its way to another shard.
+pub struct MovedConnection {
+    pub fd: OwnedFd,
+    /// What was read and not served yet, the head of the request included.
+    pub read_ahead: Bytes,
+    /// The bind that accepted it.
+    pub bind: SocketAddr,
+    pub peer: Option<SocketAddr>,
+}
+
+/// A request on its way to the shard of its session.
+pub struct ForwardedRequest {
+    pub head: RequestHead,
+    pub body: Bytes,
+    pub bind: SocketAddr,
+    pub local: SocketAddr,
+    pub peer: Option<SocketAddr>,
+    pub deadline: Instant,
+    pub reply: Sender<ReplyPart>,
+}
+
+/// The answer to a forwarded request, in order.
+pub enum ReplyPart {
+    /// A whole answer.
+    Whole { status: u16, headers: ReplyHeaders, body: Bytes },
+    /// The head of a streamed answer; `length` where it is known.
+    Head { status: u16, headers: ReplyHeaders, length: Option<u64> },
+    Data(Bytes),
+    End,
+}
+
+/// Headers of an answer made by the gateway. Names are lower case.
+pub type ReplyHeaders = SmallVec<[(Bytes, Bytes); 6]>;
+
+/// A running child, as the shard that owns it hands it to others.
+#[derive(Clone)]
+pub struct SharedChild {
+    pub port: ChildPort,
+    /// The `result` of its `initialize`.
+    pub initialize_result: Bytes,
+}
+
+/// The way to a child: its owner's inbox. Clones speak to the same child.
+#[derive(Clone)]
+pub struct ChildPort {
+    pub commands: Sender<ChildCommand>,
+    /// Set when the child has gone.
+    pub closed: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// What a session says to a child's owner.
+pub enum ChildCommand {
+    /// A request whose id is already `id`; answers and what belongs to them come on `reply`.
+    Request { id: u64, message: Bytes, reply: Sender<Bytes> },
+    /// A notification or an answer.
+    Send(Bytes),
+    /// Nobody waits for `id` any more.
+    Forget { id: u64 },
+    /// Messages that belong to no request go to `events` from now on.
+    Attach { session: u64, events: Sender<Bytes> },
+    /// The session ended.
+    Detach { session: u64 },
+    /// The last session ended: stop the child.
+    Stop,
+}
+
+/// What shards ask of control: children. Everything else goes over channels of its own kind.
+pub enum ToControl {
+    Spawn { target: String, spec: StdioTarget, reply: Sender<Result<SpawnedChild, String>> },
+}
+
+/// A child that runs.
+pub struct SpawnedChild {
+    pub target: String,
+    pub pid: u32,
+    /// Its stdin and stdout.
+    pub io: OwnedFd,
+    /// Dropped, it ends the child and its process group, politely first.
+    pub lease: Box<dyn std::any::Any + Send>,
+}
+
+/// The senders to every shard, in order.
+pub type Peers = Arc<[Sender<ToShard>]>;
+/// A shard's inbox.
+pub type Inbox = Receiver<ToShard>;

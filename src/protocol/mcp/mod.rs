@@ -1,0 +1,11 @@
+//! The Model Context Protocol as a gateway sees it: revisions, names, merging, and the state of a session. Raw JSON stays
+//! raw: only what must be read is read, and only what must change is spliced.
+
+pub mod catalogue;
+pub mod error;
+pub mod merge;
+pub mod method;
+pub mod names;
+pub mod revision;
+pub mod seal;
+pub mod streams;

@@ -1,0 +1,3 @@
+//! What messages mean. Pure: no sockets, no clocks, no runtime.
+
+pub mod mcp;

@@ -1,0 +1,152 @@
+//! A request as routes and policies see it, and what they decided to change. It borrows the head; it knows no socket.
+
+use std::net::SocketAddr;
+
+use agentlane_wire::h1::RequestHead;
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// What routes and policies may read.
+pub struct RequestView<'a> {
+    pub head: &'a RequestHead,
+    /// The authority without its port, in lower case where it matters to compare without case.
+    pub host: &'a str,
+    /// The authority with its port, as sent.
+    pub authority: &'a str,
+    /// The path, without the query.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub local: SocketAddr,
+    pub peer: Option<SocketAddr>,
+}
+
+impl<'a> RequestView<'a> {
+    pub fn new(head: &'a RequestHead, local: SocketAddr, peer: Option<SocketAddr>) -> Self {
+        let authority = head.authority();
+        RequestView { head, host: host_of(authority), authority, path: head.path(), query: head.query(), local, peer }
+    }
+}
+
+/// The host of an authority, without its port; IPv6 brackets stay.
+pub fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(':') => {
+            if host.contains(':') && !host.ends_with(']') { authority } else { host }
+        }
+        _ => authority,
+    }
+}
+
+/// One change of a header section. Names are lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderEdit {
+    Set(Bytes, Bytes),
+    Add(Bytes, Bytes),
+    Remove(Bytes),
+}
+
+/// Changes in their order; nothing for most requests.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderEdits {
+    edits: SmallVec<[HeaderEdit; 2]>,
+}
+
+impl HeaderEdits {
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty()
+    }
+
+    pub fn push(&mut self, edit: HeaderEdit) {
+        self.edits.push(edit);
+    }
+
+    pub fn extend(&mut self, edits: &[HeaderEdit]) {
+        self.edits.extend(edits.iter().cloned());
+    }
+
+    /// Whether a header that the message came with stays: neither removed nor set anew.
+    pub fn keeps(&self, name: &str) -> bool {
+        !self.edits.iter().any(|edit| match edit {
+            HeaderEdit::Set(edited, _) | HeaderEdit::Remove(edited) => name.as_bytes().eq_ignore_ascii_case(edited),
+            HeaderEdit::Add(..) => false,
+        })
+    }
+
+    /// The headers to write besides the ones that stay. An edit that a later one takes back is left out.
+    pub fn written(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.edits.iter().enumerate().filter_map(|(place, edit)| {
+            let (HeaderEdit::Set(name, value) | HeaderEdit::Add(name, value)) = edit else { return None };
+            let undone = self.edits[place + 1..].iter().any(|later| match later {
+                HeaderEdit::Set(other, _) | HeaderEdit::Remove(other) => other == name,
+                HeaderEdit::Add(..) => false,
+            });
+            (!undone).then_some((&name[..], &value[..]))
+        })
+    }
+}
+
+/// What the policies of a route decided for one request.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub request: HeaderEdits,
+    pub response: HeaderEdits,
+    /// A new path and query.
+    pub target: Option<String>,
+    /// A new authority; empty: the backend's own.
+    pub authority: Option<String>,
+}
+
+/// An answer that the gateway gives itself.
+#[derive(Debug)]
+pub struct LocalReply {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: SmallVec<[(Bytes, Bytes); 4]>,
+    pub body: Bytes,
+}
+
+impl LocalReply {
+    pub fn new(status: u16) -> Self {
+        LocalReply { status, headers: SmallVec::new(), body: Bytes::new() }
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> Self {
+        self.headers.push((Bytes::from_static(name.as_bytes()), value.into()));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_loses_its_port_only() {
+        let cases = [
+            ("example.org", "example.org"),
+            ("example.org:80", "example.org"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("127.0.0.1:3000", "127.0.0.1"),
+            ("", ""),
+        ];
+        for (authority, host) in cases {
+            assert_eq!(host_of(authority), host, "{authority}");
+        }
+    }
+
+    #[test]
+    fn later_edits_win() {
+        let name = Bytes::from_static(b"x-a");
+        let mut edits = HeaderEdits::default();
+        edits.push(HeaderEdit::Add(name.clone(), Bytes::from_static(b"1")));
+        edits.push(HeaderEdit::Set(name.clone(), Bytes::from_static(b"2")));
+        edits.push(HeaderEdit::Add(name.clone(), Bytes::from_static(b"3")));
+        assert!(!edits.keeps("X-A"));
+        assert!(edits.keeps("x-b"));
+        let written: Vec<_> = edits.written().map(|(_, value)| value.to_vec()).collect();
+        assert_eq!(written, [b"2".to_vec(), b"3".to_vec()]);
+        edits.push(HeaderEdit::Remove(name));
+        assert_eq!(edits.written().count(), 0);
+    }
+}

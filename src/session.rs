@@ -1,0 +1,345 @@
+//! A client's session and the table that a shard keeps of them. One session is one value: its legs to the targets, the
+//! requests that wait on either side, and the streams. It belongs to one shard; nothing in it is shared with another.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agentlane_runtime::local::Notify;
+use bytes::Bytes;
+
+use crate::backend::mcp::Target;
+use crate::limits::{SESSION_SERVER_REQUESTS_MAX, SESSIONS_MAX};
+use crate::protocol::mcp::revision::Revision;
+use crate::protocol::mcp::streams::Streams;
+
+/// One client's session with one MCP backend.
+pub struct Session {
+    /// The id as the client sends it.
+    pub id: Bytes,
+    /// Random and unique: names the session inside the gateway, and in records.
+    pub serial: u64,
+    /// [`McpBackend::key`](crate::backend::mcp::McpBackend) of the endpoint that it was opened at.
+    pub backend: Rc<str>,
+    pub revision: Revision,
+    /// `params` of the client's `initialize`, as it was sent: what every target is told.
+    pub initialize_params: Bytes,
+    /// In the order of the backend's targets.
+    pub legs: RefCell<Vec<Rc<Leg>>>,
+    pub streams: RefCell<Streams>,
+    /// Something was pushed on a stream, a stream changed hands, or the session ended.
+    pub changed: Notify,
+    pub server_requests: RefCell<ServerRequests>,
+    /// The client's requests that wait for their answers.
+    pub in_flight: RefCell<Vec<InFlight>>,
+    /// `params` of the client's last `logging/setLevel`: told to targets that come later.
+    pub log_level: RefCell<Option<Bytes>>,
+    /// URIs subscribed to, as JSON text, for targets that come back.
+    pub subscriptions: RefCell<Vec<(LegId, Bytes)>>,
+    /// The client said `notifications/initialized`.
+    pub initialized: Cell<bool>,
+    pub ended: Cell<bool>,
+    /// The gateway is going down: streams end, and clients may come back elsewhere.
+    pub hung_up: Cell<bool>,
+    pub last_used: Cell<Instant>,
+}
+
+/// Names a leg within its session, for as long as the session lasts: a reload may move its target's place.
+pub type LegId = u32;
+
+/// The way to one target.
+pub struct Leg {
+    pub id: LegId,
+    pub target: Arc<Target>,
+    pub state: RefCell<LegState>,
+    /// The state left [`LegState::Opening`].
+    pub settled: Notify,
+    /// A task follows the target's own stream (GET); never more than one.
+    pub following: Cell<bool>,
+    /// That stream's socket, to end the read in flight on it.
+    follower: Cell<Option<RawFd>>,
+}
+
+pub enum LegState {
+    /// Nothing was tried, or the target forgot us.
+    Idle,
+    /// One task negotiates; others wait for `settled`.
+    Opening,
+    Open(Rc<OpenLeg>),
+    /// Not again before `until`.
+    Down { until: Instant, reason: &'static str, failures: u32 },
+    /// The session ended.
+    Closed,
+}
+
+/// A negotiated target.
+pub struct OpenLeg {
+    pub revision: Revision,
+    pub offers: Offers,
+    pub transport: Transport,
+}
+
+/// What the target's `initialize` offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    pub tools: bool,
+    pub prompts: bool,
+    pub resources: bool,
+    pub subscribe: bool,
+    pub completions: bool,
+    pub logging: bool,
+}
+
+pub enum Transport {
+    Http {
+        /// The target's session id, where it gave one.
+        session: Option<Bytes>,
+        /// Everything of a POST's head that is the same each time, up to the first varying header.
+        post_head: Bytes,
+    },
+    Stdio(crate::mesh::ChildPort),
+}
+
+/// A client's request that waits for its answer.
+pub struct InFlight {
+    /// The id's JSON text, as the client wrote it.
+    pub id: Bytes,
+    pub leg: LegId,
+    /// The id that the target knows it by, where that differs.
+    pub upstream_id: Option<u64>,
+    /// Set when the client cancels it: the relay then ends without an answer.
+    pub cancelled: Rc<Cell<bool>>,
+    /// The socket on which the answer comes, while the relay holds it open.
+    pub socket: Rc<Cell<Option<RawFd>>>,
+}
+
+/// Requests of servers that wait for the client, under ids that the gateway made: one counter for all targets, so that
+/// they never collide.
+#[derive(Default)]
+pub struct ServerRequests {
+    last: u64,
+    waiting: HashMap<u64, ServerRequest>,
+}
+
+/// Where an answer of the client belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerRequest {
+    pub leg: LegId,
+    /// The server's own id, as JSON text.
+    pub id: Bytes,
+    /// The server's own progress token, as JSON text.
+    pub progress_token: Option<Bytes>,
+}
+
+impl ServerRequests {
+    /// The id to show to the client; `None` when too many wait already.
+    pub fn add(&mut self, request: ServerRequest) -> Option<u64> {
+        if self.waiting.len() >= SESSION_SERVER_REQUESTS_MAX {
+            return None;
+        }
+        self.last += 1;
+        self.waiting.insert(self.last, request);
+        Some(self.last)
+    }
+
+    /// The request that the client answered; each is answered once.
+    pub fn answered(&mut self, id: u64) -> Option<ServerRequest> {
+        self.waiting.remove(&id)
+    }
+
+    pub fn waiting(&self, id: u64) -> Option<&ServerRequest> {
+        self.waiting.get(&id)
+    }
+
+    /// The client-side id of a server's own request.
+    pub fn find(&self, leg: LegId, id: &[u8]) -> Option<u64> {
+        self.waiting.iter().find(|(_, request)| request.leg == leg && request.id[..] == *id).map(|(&id, _)| id)
+    }
+
+    /// Forgets what a target asked that is gone.
+    pub fn forget_leg(&mut self, leg: LegId) {
+        self.waiting.retain(|_, request| request.leg != leg);
+    }
+}
+
+impl Leg {
+    pub fn new(id: LegId, target: Arc<Target>) -> Rc<Self> {
+        Rc::new(Leg {
+            id,
+            target,
+            state: RefCell::new(LegState::Idle),
+            settled: Notify::new(),
+            following: Cell::new(false),
+            follower: Cell::new(None),
+        })
+    }
+
+    /// Registers the follower's socket, until [`Leg::unfollow`], which comes before the socket is closed.
+    pub fn follow_with(&self, socket: RawFd) {
+        self.follower.set(Some(socket));
+    }
+
+    pub fn unfollow(&self) {
+        self.follower.set(None);
+    }
+
+    /// Ends the follower's read, if there is one in flight.
+    pub fn abort_follower(&self) {
+        if let Some(socket) = self.follower.take() {
+            // SAFETY: shutdown(2) has no memory effects, and the descriptor is open: it is registered for as long as it is,
+            // on this same thread.
+            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+        }
+    }
+
+    /// The negotiated target, if it is there now.
+    pub fn open(&self) -> Option<Rc<OpenLeg>> {
+        match &*self.state.borrow() {
+            LegState::Open(open) => Some(open.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl Session {
+    /// Streams are read, requests wait, or the last use is younger than `idle`.
+    pub fn is_idle(&self, now: Instant, idle: std::time::Duration) -> bool {
+        now.saturating_duration_since(self.last_used.get()) >= idle
+            && self.in_flight.borrow().is_empty()
+            && !self.streams.borrow().any_claimed()
+    }
+
+    /// Ends the streams that clients read, not the session.
+    pub fn hang_up(&self) {
+        self.hung_up.set(true);
+        self.changed.notify_all();
+    }
+
+    /// The leg at a target's place.
+    pub fn leg_to(&self, target: usize) -> Option<Rc<Leg>> {
+        self.legs.borrow().get(target).cloned()
+    }
+
+    /// The leg of an id.
+    pub fn leg(&self, id: LegId) -> Option<Rc<Leg>> {
+        self.legs.borrow().iter().find(|leg| leg.id == id).cloned()
+    }
+
+    /// The ids of all legs, in the order of the targets.
+    pub fn leg_ids(&self) -> Vec<LegId> {
+        self.legs.borrow().iter().map(|leg| leg.id).collect()
+    }
+
+    /// The target's place of a leg.
+    pub fn place_of(&self, id: LegId) -> Option<usize> {
+        self.legs.borrow().iter().position(|leg| leg.id == id)
+    }
+
+    /// Follows a change of the backend's targets: legs of equal targets stay, others are made or given back to be ended.
+    pub fn relink(&self, targets: &[Arc<Target>]) -> Vec<Rc<Leg>> {
+        let mut old = self.legs.take();
+        let mut next = old.iter().map(|leg| leg.id + 1).max().unwrap_or_default();
+        let legs = targets.iter().map(|target| {
+            let same = |leg: &Rc<Leg>| leg.target.name == target.name && leg.target.fingerprint == target.fingerprint;
+            if let Some(place) = old.iter().position(same) {
+                return old.remove(place);
+            }
+            next += 1;
+            Leg::new(next - 1, target.clone())
+        });
+        let legs = legs.collect();
+        self.legs.replace(legs);
+        for leg in &old {
+            self.server_requests.borrow_mut().forget_leg(leg.id);
+            self.subscriptions.borrow_mut().retain(|(id, _)| *id != leg.id);
+        }
+        old
+    }
+
+    /// Takes a finished request out of the waiting ones.
+    pub fn finished(&self, id: &[u8]) {
+        let mut in_flight = self.in_flight.borrow_mut();
+        if let Some(place) = in_flight.iter().position(|request| request.id[..] == *id) {
+            in_flight.swap_remove(place);
+        }
+    }
+}
+
+/// The sessions of one shard.
+#[derive(Default)]
+pub struct SessionTable {
+    sessions: HashMap<Bytes, Rc<Session>>,
+}
+
+/// The table holds as many sessions as it may.
+#[derive(Debug)]
+pub struct TableFull;
+
+impl SessionTable {
+    pub fn get(&self, id: &[u8]) -> Option<Rc<Session>> {
+        self.sessions.get(id).cloned()
+    }
+
+    pub fn insert(&mut self, session: Rc<Session>) -> Result<(), TableFull> {
+        if self.sessions.len() >= SESSIONS_MAX {
+            return Err(TableFull);
+        }
+        self.sessions.insert(session.id.clone(), session);
+        Ok(())
+    }
+
+    pub fn remove(&mut self, id: &[u8]) -> Option<Rc<Session>> {
+        let removed = self.sessions.remove(id);
+        // A burst of sessions gives its memory back when it is over.
+        if self.sessions.capacity() > 1_024 && self.sessions.len() < self.sessions.capacity() / 4 {
+            self.sessions.shrink_to(self.sessions.len() * 2);
+        }
+        removed
+    }
+
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Session>> {
+        self.sessions.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(leg: LegId, id: &'static str) -> ServerRequest {
+        ServerRequest { leg, id: Bytes::from_static(id.as_bytes()), progress_token: None }
+    }
+
+    #[test]
+    fn equal_ids_of_two_targets_never_meet() {
+        let mut requests = ServerRequests::default();
+        let a = requests.add(request(0, "1")).unwrap();
+        let b = requests.add(request(1, "1")).unwrap();
+        assert_ne!(a, b);
+        assert_eq!(requests.find(1, b"1"), Some(b));
+        assert_eq!(requests.answered(a), Some(request(0, "1")));
+        assert_eq!(requests.answered(a), None, "an answer counts once");
+        requests.forget_leg(1);
+        assert_eq!(requests.answered(b), None);
+    }
+
+    #[test]
+    fn too_many_waiting_requests_are_refused() {
+        let mut requests = ServerRequests::default();
+        for _ in 0..SESSION_SERVER_REQUESTS_MAX {
+            requests.add(request(0, "1")).unwrap();
+        }
+        assert_eq!(requests.add(request(0, "1")), None);
+    }
+}

@@ -1,0 +1,375 @@
+//! One client connection: request after request through decode, route and admit to its backend; and, where a session lives
+//! on another shard, the connection's or the request's way there.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use agentlane_link::server::Connection;
+use agentlane_runtime as runtime;
+use agentlane_runtime::channel;
+use agentlane_wire::h1::{Known, Method as HttpMethod, RequestHead};
+use bytes::Bytes;
+
+use super::mcp::{self, Incoming, Owner};
+use super::record::Record;
+use super::responder::{Responder, relay_parts, write_headers};
+use super::{Active, Shard, proxy};
+use crate::backend::Backend;
+use crate::fault::{Fault, Kind};
+use crate::limits::{MESH_DEADLINE, MESH_REPLY_DEPTH};
+use crate::mesh::{ForwardedRequest, MovedConnection, ToShard};
+use crate::policy::{Matched, Verdict};
+use crate::protocol::mcp::error;
+use crate::request::{Changes, HeaderEdits, LocalReply, RequestView};
+use crate::snapshot::Route;
+use crate::telemetry::AccessRecord;
+
+/// What becomes of the connection after a request.
+enum After {
+    Next,
+    Close,
+    /// To that shard, with the request unserved.
+    Move(usize),
+}
+
+/// A connection's facts.
+struct Client {
+    /// The bind that accepted it.
+    bind: SocketAddr,
+    local: SocketAddr,
+    peer: Option<SocketAddr>,
+    /// It has served nothing yet that ties it to this shard.
+    fresh: bool,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(shard: Rc<Shard>, connection: Connection, bind: SocketAddr, peer: Option<SocketAddr>, fresh: bool) {
+    shard.metrics.connections.inc();
+    let local = connection.local_addr().unwrap_or(bind);
+    requests(&shard, connection, Client { bind, local, peer, fresh }).await;
+    shard.metrics.connections.dec();
+}
+
+/// Takes a connection over that another shard sent.
+pub fn adopt(shard: &Rc<Shard>, moved: MovedConnection) {
+    let limits = shard.active().limits.clone();
+    let connection = Connection::from_migrated(moved.fd, moved.read_ahead, limits, &shard.drain);
+    match connection {
+        Ok(connection) => runtime::spawn(serve(shard.clone(), connection, moved.bind, moved.peer, false)),
+        Err(error) => tracing::warn!(%error, "a moved connection could not be taken over"),
+    }
+}
+
+async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Client) {
+    loop {
+        let head = match connection.head().await {
+            Ok(Some(head)) => head,
+            Ok(None) => break,
+            Err(error) => {
+                if error.status().is_some() {
+                    shard.metrics.unrouted.inc();
+                }
+                let _ = connection.refuse(&error).await;
+                break;
+            }
+        };
+        let mut record = Record::new();
+        record.bytes_in = head.framing.length().unwrap_or_default();
+        let active = shard.active();
+        let after = request(shard, &active, &mut connection, &client, &head, &mut record).await;
+        if let After::Move(owner) = after {
+            return hand_over(shard, connection, client, head, owner);
+        }
+        client.fresh = client.fresh && record.session.is_none();
+        finish(shard, &active, &client, &head, &record);
+        if matches!(after, After::Close) {
+            break;
+        }
+    }
+    connection.close().await;
+}
+
+/// Decode is done: route, admit, dispatch.
+async fn request(
+    shard: &Rc<Shard>,
+    active: &Active,
+    connection: &mut Connection,
+    client: &Client,
+    head: &RequestHead,
+    record: &mut Record,
+) -> After {
+    let view = RequestView::new(head, client.local, client.peer);
+    let bind = active.snapshot.binds.iter().find(|bind| bind.address == client.bind);
+    let listener = bind.and_then(|bind| bind.listener(view.host));
+    let Some((route, matched)) = listener.and_then(|listener| listener.route(&view)) else {
+        record.fault = Some(Kind::NoRoute.label());
+        shard.metrics.unrouted.inc();
+        return local(connection, LocalReply::new(404), &HeaderEdits::default(), record).await;
+    };
+    record.route = Some(route.clone());
+    let mut changes = Changes::default();
+    if let Verdict::Reply(reply) = route.chain.request(&view, &matched, &mut changes) {
+        return local(connection, reply, &changes.response, record).await;
+    }
+    let backend = route.backends.pick(shard.ticket());
+    record.backend = backend.cloned();
+    match backend {
+        None => {
+            record.fault = Some(Kind::NoBackend.label());
+            local(connection, LocalReply::new(503), &changes.response, record).await
+        }
+        Some(Backend::Http(http)) => {
+            if let Some(redirect) = &http.redirect {
+                return local(connection, redirect.reply(&view, &matched), &changes.response, record).await;
+            }
+            match proxy::forward(shard, connection, &view, route, http, changes, record).await {
+                true => After::Next,
+                false => After::Close,
+            }
+        }
+        Some(Backend::Mcp(backend)) => {
+            let host_known = listener.is_some_and(|listener| listener.host != crate::snapshot::matching::HostPattern::Any);
+            if let Err(fault) = mcp::guard(&view, backend, route.chain.cors(), host_known) {
+                return refuse(connection, &changes.response, record, &fault).await;
+            }
+            mcp_request(shard, active, connection, client, head, &backend.key, changes, record).await
+        }
+    }
+}
+
+/// An MCP request whose head was found good.
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
+async fn mcp_request(
+    shard: &Rc<Shard>,
+    active: &Active,
+    connection: &mut Connection,
+    client: &Client,
+    head: &RequestHead,
+    key: &str,
+    changes: Changes,
+    record: &mut Record,
+) -> After {
+    let Some(backend) = shard.mcp_backend(key) else {
+        let fault = Fault::new(Kind::NoBackend, "backend is not configured");
+        return refuse(connection, &changes.response, record, &fault).await;
+    };
+    let owner = mcp::owner(shard, &backend, head.headers.known(Known::McpSessionId));
+    let owner = match owner {
+        Ok(Owner::There(owner)) if client.fresh => return After::Move(owner),
+        Ok(owner) => owner,
+        Err(fault) => return refuse(connection, &changes.response, record, &fault).await,
+    };
+    let body = match head.method {
+        HttpMethod::Post => match connection.body_all(active.snapshot.body_bytes).await {
+            Ok(body) => body,
+            Err(error) => {
+                record.status = error.status().unwrap_or_default();
+                record.fault = Some(Kind::InvalidRequest.label());
+                let _ = connection.refuse(&error).await;
+                return After::Close;
+            }
+        },
+        _ => Bytes::new(),
+    };
+    record.bytes_in = body.len() as u64;
+    if let Owner::There(owner) = owner {
+        return forward_to(shard, connection, client, head, body, owner, changes, record).await;
+    }
+    let mut responder = Responder::connection(connection, changes.response);
+    endpoint(shard, &backend, owner, head, body, &changes.request, &mut responder, record).await;
+    if responder.is_gone() { After::Close } else { After::Next }
+}
+
+/// Serves an MCP request on the shard of its session, wherever the answer goes.
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
+async fn endpoint(
+    shard: &Rc<Shard>,
+    backend: &Rc<super::BackendState>,
+    owner: Owner,
+    head: &RequestHead,
+    body: Bytes,
+    edits: &HeaderEdits,
+    responder: &mut Responder<'_>,
+    record: &mut Record,
+) {
+    let session = match owner {
+        Owner::Here(session) => Some(session),
+        Owner::Nobody | Owner::There(_) => None,
+    };
+    match (&head.method, session) {
+        (HttpMethod::Post, session) => {
+            let passed_on = mcp::upstream::passed_on(&head.headers, edits);
+            let incoming = Incoming { shard, backend, session, passed_on: &passed_on };
+            mcp::post(incoming, body, responder, record).await;
+        }
+        (_, None) => {
+            let fault = Fault::new(Kind::SessionMissing, "mcp-session-id is missing");
+            mcp::refuse(responder, record, None, &fault).await;
+        }
+        (HttpMethod::Get, Some(session)) => {
+            record.session = Some(session.serial);
+            record.mcp_method = Some("stream");
+            let last_event_id = head.headers.known(Known::LastEventId);
+            if let Err(fault) = mcp::listen::serve(shard, &session, last_event_id, responder).await {
+                mcp::refuse(responder, record, None, &fault).await;
+            }
+        }
+        (_, Some(session)) => {
+            record.session = Some(session.serial);
+            record.mcp_method = Some("end");
+            mcp::close::end(shard, &session);
+            let _ = responder.whole(200, None, Bytes::new()).await;
+        }
+    }
+    record.status = responder.status();
+    record.bytes_out = responder.bytes_out();
+}
+
+/// Sends a request to the shard of its session and relays the answer.
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
+async fn forward_to(
+    shard: &Rc<Shard>,
+    connection: &mut Connection,
+    client: &Client,
+    head: &RequestHead,
+    body: Bytes,
+    owner: usize,
+    changes: Changes,
+    record: &mut Record,
+) -> After {
+    let (reply, parts) = channel::bounded(MESH_REPLY_DEPTH);
+    shard.metrics.requests_forwarded.inc();
+    let request = ForwardedRequest {
+        head: head.clone(),
+        body,
+        bind: client.bind,
+        local: client.local,
+        peer: client.peer,
+        deadline: runtime::now() + MESH_DEADLINE,
+        reply,
+    };
+    if shard.peers[owner].try_send(ToShard::Request(Box::new(request))).is_err() {
+        return refuse(connection, &changes.response, record, &Fault::new(Kind::Overloaded, "overloaded")).await;
+    }
+    record.mcp_method = Some("forwarded");
+    match relay_parts(connection, &changes.response, &parts).await {
+        Ok((0, _)) if !connection.has_responded() => {
+            refuse(connection, &changes.response, record, &Fault::new(Kind::Overloaded, "overloaded")).await
+        }
+        Ok((0, _)) | Err(_) => After::Close,
+        Ok((status, sent)) => {
+            record.status = status;
+            record.bytes_out = sent;
+            After::Next
+        }
+    }
+}
+
+/// Serves a request for another shard's connection.
+pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
+    // Nobody waits any more: dropping the reply's sender says so.
+    if runtime::now() > forwarded.deadline {
+        return;
+    }
+    let mut record = Record::new();
+    record.bytes_in = forwarded.body.len() as u64;
+    let active = shard.active();
+    let view = RequestView::new(&forwarded.head, forwarded.local, forwarded.peer);
+    let bind = active.snapshot.binds.iter().find(|bind| bind.address == forwarded.bind);
+    let route = bind.and_then(|bind| bind.listener(view.host)).and_then(|listener| listener.route(&view));
+    let mut responder = Responder::mesh(forwarded.reply);
+    let backend = route.as_ref().and_then(|(route, _)| {
+        record.route = Some((*route).clone());
+        route.backends.iter().find_map(|backend| match backend {
+            Backend::Mcp(mcp) => shard.mcp_backend(&mcp.key),
+            Backend::Http(_) => None,
+        })
+    });
+    let outcome = match &backend {
+        None => Err(Fault::new(Kind::NoRoute, "no route")),
+        Some(backend) => mcp::owner(shard, backend, forwarded.head.headers.known(Known::McpSessionId)),
+    };
+    let edits = route.map(|(route, matched)| request_edits(route, &view, &matched)).unwrap_or_default();
+    match (outcome, backend) {
+        (Ok(owner @ Owner::Here(_)), Some(backend)) => {
+            endpoint(shard, &backend, owner, &forwarded.head, forwarded.body, &edits, &mut responder, &mut record).await;
+        }
+        // A shard that works for a peer never asks a third one.
+        (Ok(_), _) => mcp::refuse(&mut responder, &mut record, None, &mcp::session_unknown()).await,
+        (Err(fault), _) => mcp::refuse(&mut responder, &mut record, None, &fault).await,
+    }
+    shard.metrics.mcp(&record);
+}
+
+fn request_edits(route: &Route, view: &RequestView<'_>, matched: &Matched<'_>) -> HeaderEdits {
+    let mut changes = Changes::default();
+    let _ = route.chain.request(view, matched, &mut changes);
+    changes.request
+}
+
+/// Gives the connection to the shard of its session, at the boundary before this request.
+fn hand_over(shard: &Rc<Shard>, connection: Connection, client: Client, head: RequestHead, owner: usize) {
+    match connection.migrate(head) {
+        Ok((fd, read_ahead)) => {
+            shard.metrics.connections_moved.inc();
+            let moved = MovedConnection { fd, read_ahead, bind: client.bind, peer: client.peer };
+            if shard.peers[owner].try_send(ToShard::Connection(Box::new(moved))).is_err() {
+                tracing::warn!(shard = owner, "a shard takes no connections: one was closed");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "a connection could not be moved"),
+    }
+}
+
+/// An answer of the gateway's own.
+async fn local(connection: &mut Connection, reply: LocalReply, edits: &HeaderEdits, record: &mut Record) -> After {
+    record.status = reply.status;
+    record.bytes_out = reply.body.len() as u64;
+    let headers = reply.headers;
+    let body = if reply.body.is_empty() { Default::default() } else { [reply.body].into_iter().collect() };
+    let sent = connection.respond(reply.status, |head| write_headers(head, &headers, edits), body).await;
+    if sent.is_ok() { After::Next } else { After::Close }
+}
+
+/// A fault of an MCP request before its body was read.
+async fn refuse(connection: &mut Connection, edits: &HeaderEdits, record: &mut Record, fault: &Fault) -> After {
+    record.fault(fault);
+    let mut reply = LocalReply::new(fault.kind.http_status())
+        .header("content-type", Bytes::from_static(b"application/json"));
+    if fault.kind == Kind::MethodNotAllowed {
+        reply = reply.header("allow", Bytes::from_static(b"GET, POST, DELETE"));
+    }
+    reply.body = error::fault_response(None, fault);
+    local(connection, reply, edits, record).await
+}
+
+/// Counts a request and writes its record.
+fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, record: &Record) {
+    let duration = record.began.elapsed();
+    if let Some(route) = &record.route {
+        active.routes[route.index].count(record, duration);
+    }
+    shard.metrics.mcp(record);
+    let mut access = shard.access.borrow_mut();
+    let Some(access) = access.as_mut() else { return };
+    access.record(&AccessRecord {
+        start: record.started,
+        shard: shard.index,
+        remote: client.peer,
+        method: head.method_str(),
+        path: head.target(),
+        host: Some(head.authority()).filter(|authority| !authority.is_empty()),
+        status: record.status,
+        duration,
+        bytes_in: record.bytes_in,
+        bytes_out: record.bytes_out,
+        listener: record.route.as_ref().map(|route| route.listener.as_str()),
+        route: record.route.as_ref().map(|route| route.name.as_str()),
+        backend: record.backend.as_ref().map(Backend::name),
+        mcp_method: record.mcp_method,
+        mcp_target: record.target.as_ref().map(|target| target.name.as_str()),
+        mcp_tool: record.tool.as_ref().and_then(|tool| std::str::from_utf8(tool).ok()),
+        session: record.session,
+        fault: record.fault,
+    });
+}

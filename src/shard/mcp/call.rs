@@ -1,0 +1,370 @@
+//! A client's request on its way: answered here, merged from all, or sent to the one target that it is for. And its
+//! cancellation.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use agentlane_runtime as runtime;
+use agentlane_wire::json::{self, Envelope, Splice};
+use bytes::Bytes;
+
+use super::relay::{self, Call};
+use super::routing::{self, Route};
+use super::upstream::{self, Answer, PostBody};
+use super::{Incoming, failure_response, inbound, leg, lists, mcp_fault, refuse};
+use crate::fault::{Fault, Kind, Origin};
+use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
+use crate::mesh::ChildCommand;
+use crate::protocol::mcp::error;
+use crate::protocol::mcp::method::{ListKind, Method};
+use crate::session::{InFlight, LegId, OpenLeg, Session, Transport};
+use crate::shard::Shard;
+use crate::shard::record::Record;
+use crate::shard::responder::Responder;
+
+/// How long a cancelled request may take to end by itself.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
+
+/// Serves one request.
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
+pub async fn request(
+    incoming: &Incoming<'_>,
+    session: &Rc<Session>,
+    method: Method,
+    id: Bytes,
+    body: Bytes,
+    envelope: &Envelope,
+    responder: &mut Responder<'_>,
+    record: &mut Record,
+) {
+    let identity = incoming.backend.config.is_identity();
+    let outcome = match method {
+        Method::Ping => {
+            let _ = responder.json(200, error::result_response(&id, b"{}")).await;
+            return;
+        }
+        Method::List(kind) if !identity => list(incoming, session, kind, &body, envelope).await,
+        Method::SetLevel => set_level(incoming, session, &body, envelope, identity).await,
+        Method::ResourcesUnsubscribe | Method::ResourcesSubscribe if shared_subscription(incoming, session) => {
+            subscribe_shared(incoming, session, method, &body, envelope).await
+        }
+        _ => return forward(incoming, session, method, id, body, envelope, responder, record).await,
+    };
+    let response = match outcome {
+        Ok(result) => error::result_response(&id, &result),
+        Err(fault) => {
+            record.fault(&fault);
+            error::fault_response(Some(&id), &fault)
+        }
+    };
+    let _ = responder.json(200, response).await;
+}
+
+async fn list(
+    incoming: &Incoming<'_>,
+    session: &Rc<Session>,
+    kind: ListKind,
+    body: &Bytes,
+    envelope: &Envelope,
+) -> Result<Bytes, Fault> {
+    let wrong = |_| Fault::new(Kind::InvalidParams, "params.cursor is not a string");
+    let cursor = envelope.cursor.map(|range| json::string(body, range)).transpose().map_err(wrong)?;
+    lists::merged(incoming.shard, incoming.backend, session, kind, cursor.as_deref()).await
+}
+
+/// Tells every target that logs; one that fails does not fail the rest.
+async fn set_level(
+    incoming: &Incoming<'_>,
+    session: &Rc<Session>,
+    body: &Bytes,
+    envelope: &Envelope,
+    identity: bool,
+) -> Result<Bytes, Fault> {
+    const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+    let known = envelope.level.is_some_and(|level| LEVELS.iter().any(|text| json::raw_eq(body, level, text)));
+    let params = envelope.params.filter(|_| known).ok_or_else(|| Fault::new(Kind::InvalidParams, "unknown log level"))?;
+    let params = Bytes::copy_from_slice(params.of(body).unwrap_or_default());
+    session.log_level.replace(Some(params.clone()));
+    let deadline = runtime::now() + incoming.backend.config.deadline;
+    let ask = async |id: LegId| {
+        let open = leg::ready(incoming.shard, session, id).await?;
+        if !open.offers.logging && !identity {
+            return Ok(false);
+        }
+        let request = error::request("\"agentlane-level\"", "logging/setLevel", Some(&params));
+        let answer = upstream::ask(incoming.shard, session, &open, id, request, true, deadline).await?;
+        leg::result_of(&answer).map(|_| true)
+    };
+    let outcomes: Vec<Result<bool, Fault>> = runtime::join_all(session.leg_ids().into_iter().map(ask)).await;
+    if outcomes.iter().any(|outcome| matches!(outcome, Ok(true))) {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    match outcomes.into_iter().find_map(Result::err) {
+        Some(fault) => Err(fault),
+        None => Err(Fault::new(Kind::MethodNotFound, "method not found")),
+    }
+}
+
+/// Whether the only target is a child shared by others: then subscriptions are counted here. In a federation the route
+/// decides, later.
+fn shared_subscription(incoming: &Incoming<'_>, session: &Session) -> bool {
+    incoming.backend.config.is_identity() && session.leg_ids().first().is_some_and(|&leg| inbound::is_shared(session, leg))
+}
+
+async fn subscribe_shared(
+    incoming: &Incoming<'_>,
+    session: &Rc<Session>,
+    method: Method,
+    body: &Bytes,
+    envelope: &Envelope,
+) -> Result<Bytes, Fault> {
+    let id = session.leg_ids().first().copied().unwrap_or_default();
+    let uri = envelope.uri.ok_or_else(|| Fault::new(Kind::InvalidParams, "params.uri is missing"))?;
+    let raw = Bytes::copy_from_slice(uri.of(body).unwrap_or_default());
+    note_subscription(session, method, id, raw);
+    if method == Method::ResourcesUnsubscribe {
+        // Others may still listen; what this session does not want any more is dropped on the way to it.
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    let open = leg::ready(incoming.shard, session, id).await?;
+    let deadline = runtime::now() + incoming.backend.config.deadline;
+    let params = envelope.params.and_then(|range| range.of(body));
+    let request = error::request("0", "resources/subscribe", params);
+    let answer = upstream::ask(incoming.shard, session, &open, id, request, true, deadline).await?;
+    leg::result_of(&answer)?.ok_or_else(|| Fault::new(Kind::UpstreamBroken, "target sent no result"))
+}
+
+fn note_subscription(session: &Session, method: Method, leg: LegId, uri: Bytes) {
+    let mut subscriptions = session.subscriptions.borrow_mut();
+    subscriptions.retain(|(id, known)| *id != leg || *known != uri);
+    if method == Method::ResourcesSubscribe {
+        subscriptions.push((leg, uri));
+    }
+}
+
+/// Sends a request to its target and relays the answer.
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
+async fn forward(
+    incoming: &Incoming<'_>,
+    session: &Rc<Session>,
+    method: Method,
+    id: Bytes,
+    body: Bytes,
+    envelope: &Envelope,
+    responder: &mut Responder<'_>,
+    record: &mut Record,
+) {
+    record.tool = envelope.name.filter(|_| method == Method::ToolsCall).and_then(|range| {
+        let text = range.of(&body)?;
+        Some(body.slice_ref(text.get(1..text.len().checked_sub(1)?)?))
+    });
+    let route = match incoming.backend.config.is_identity() {
+        true => Ok(Route::default()),
+        false => routing::route(incoming.shard, incoming.backend, session, method, &body, envelope).await,
+    };
+    let leg = route.as_ref().ok().and_then(|route| session.leg_to(route.index));
+    let outcome = match (route, leg) {
+        (Ok(route), Some(leg)) => {
+            record.target = Some(leg.target.clone());
+            exchange(incoming, session, leg.id, method, &id, &body, envelope, route, responder).await
+        }
+        (Ok(_), None) => Err(mcp_fault::internal("no such target")),
+        (Err(fault), _) => Err(fault),
+    };
+    session.finished(&id);
+    let Err(fault) = outcome else { return };
+    record.fault(&fault);
+    if fault.kind.origin() != Origin::Downstream {
+        tracing::warn!(target: "agentlane::mcp", %fault, method = method.label(), "request failed");
+    }
+    let target = record.target.as_ref().map(|target| target.name.as_str());
+    if fault.kind == Kind::Overloaded {
+        return refuse(responder, record, Some(&id), &fault).await;
+    }
+    let _ = responder.answer(failure_response(method, &id, &fault, target)).await;
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
+async fn exchange(
+    incoming: &Incoming<'_>,
+    session: &Rc<Session>,
+    leg: LegId,
+    method: Method,
+    id: &Bytes,
+    body: &Bytes,
+    envelope: &Envelope,
+    route: Route,
+    responder: &mut Responder<'_>,
+) -> Result<(), Fault> {
+    let shard = incoming.shard;
+    let mut retried = false;
+    loop {
+        let open = leg::ready(shard, session, leg).await?;
+        if method == Method::Complete && !open.offers.completions && !incoming.backend.config.is_identity() {
+            // The union is advertised; a target without completions has none.
+            let empty = error::result_response(id, b"{\"completion\":{\"values\":[]}}");
+            let _ = responder.json(200, empty).await;
+            return Ok(());
+        }
+        let message = outgoing(shard, &open, body, envelope, &route, id)?;
+        let cancelled = Rc::new(Cell::new(false));
+        let socket = Rc::new(Cell::new(None));
+        register(session, InFlight {
+            id: id.clone(),
+            leg,
+            upstream_id: message.upstream_id,
+            cancelled: cancelled.clone(),
+            socket: socket.clone(),
+        })?;
+        let deadline = upstream::call_deadline(incoming.backend.config.call_timeout);
+        let repeatable = !matches!(method, Method::ToolsCall | Method::Other | Method::Tasks);
+        let answer = match (&open.transport, message.upstream_id) {
+            (Transport::Stdio(port), Some(upstream_id)) => {
+                upstream::ask_child(port, upstream_id, upstream::join(message.parts.0), deadline)?
+            }
+            _ => {
+                let sent = upstream::send(shard, session, &open, leg, message.parts, incoming.passed_on, repeatable, deadline);
+                sent.await?
+            }
+        };
+        if let Answer::Refused { status, body: refusal } = &answer {
+            if !retried && upstream::forgot_session(&open, *status, refusal) {
+                // It was not executed: once more, in a session that the target knows.
+                retried = true;
+                session.finished(id);
+                leg::forget(session, leg, &open);
+                continue;
+            }
+            return refused(*status, refusal.clone(), responder).await;
+        }
+        if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
+            remember_subscription(session, method, leg, body, envelope, &route);
+        }
+        answer.register_socket(&socket);
+        let call = Call {
+            shard: shard.clone(),
+            session: session.clone(),
+            leg,
+            open,
+            method,
+            id: id.clone(),
+            upstream_id: message.upstream_id,
+            progress_token: message.progress_token,
+            outward_uri: route.outward_uri,
+            cancelled,
+            socket,
+        };
+        return relay::relay(call, answer, responder).await;
+    }
+}
+
+/// The request as its target gets it.
+struct Outgoing {
+    parts: PostBody,
+    upstream_id: Option<u64>,
+    progress_token: Option<Bytes>,
+}
+
+fn outgoing(
+    shard: &Shard,
+    open: &OpenLeg,
+    body: &Bytes,
+    envelope: &Envelope,
+    route: &Route,
+    id: &Bytes,
+) -> Result<Outgoing, Fault> {
+    let failed = |fault: json::JsonError| mcp_fault::internal("request could not be rewritten").with(fault);
+    if let Transport::Http { .. } = open.transport {
+        if route.splice.is_empty() {
+            return Ok(Outgoing { parts: body.clone().into(), upstream_id: None, progress_token: None });
+        }
+        let parts = route.splice.encode(body).map_err(failed)?;
+        return Ok(Outgoing { parts: parts.into(), upstream_id: None, progress_token: None });
+    }
+    let mut splice: Splice = route.splice.clone();
+    let upstream_id = shard.call_id();
+    let number = Bytes::from(upstream_id.to_string());
+    let range = envelope.answer_id().ok_or_else(|| mcp_fault::internal("request without id").with(String::from_utf8_lossy(id)))?;
+    splice.replace(range, number.clone());
+    let progress_token = envelope.meta_progress_token.map(|range| {
+        splice.replace(range, number);
+        Bytes::copy_from_slice(range.of(body).unwrap_or_default())
+    });
+    let message = splice.contiguous(body).map_err(failed)?;
+    Ok(Outgoing { parts: message.into(), upstream_id: Some(upstream_id), progress_token })
+}
+
+fn register(session: &Session, request: InFlight) -> Result<(), Fault> {
+    let mut in_flight = session.in_flight.borrow_mut();
+    if in_flight.len() >= SESSION_IN_FLIGHT_MAX {
+        return Err(mcp_fault::overloaded());
+    }
+    in_flight.push(request);
+    Ok(())
+}
+
+fn remember_subscription(
+    session: &Session,
+    method: Method,
+    leg: LegId,
+    body: &Bytes,
+    envelope: &Envelope,
+    route: &Route,
+) {
+    let own = match (&route.outward_uri, envelope.uri) {
+        (Some((own, _)), _) => {
+            let mut quoted = bytes::BytesMut::new();
+            json::quote_into(&mut quoted, own);
+            quoted.freeze()
+        }
+        (None, Some(range)) => Bytes::copy_from_slice(range.of(body).unwrap_or_default()),
+        (None, None) => return,
+    };
+    note_subscription(session, method, leg, own);
+}
+
+/// A target refused with a status: its own JSON-RPC error goes on, anything else is named.
+async fn refused(status: u16, body: Bytes, responder: &mut Responder<'_>) -> Result<(), Fault> {
+    let is_error = json::scan(&body, &super::SCAN_LIMITS)
+        .is_ok_and(|envelope| envelope.kind == json::MessageKind::ErrorResponse && envelope.answer_id().is_some());
+    if is_error && !matches!(status, 401 | 403 | 404 | 407) {
+        let _ = responder.json(if status >= 500 { 200 } else { status }, body).await;
+        return Ok(());
+    }
+    Err(upstream::refusal(status, &body))
+}
+
+/// `notifications/cancelled`: told to the target that works on the request; the relay ends with it, or soon after.
+pub async fn cancel(shard: &Rc<Shard>, session: &Rc<Session>, body: &Bytes, envelope: &Envelope) {
+    let Some(range) = envelope.request_id else { return };
+    let Some(id) = range.of(body) else { return };
+    let found = session.in_flight.borrow().iter().find(|request| request.id[..] == *id).map(|request| {
+        (request.leg, request.upstream_id, request.cancelled.clone(), request.socket.clone())
+    });
+    let Some((leg, upstream_id, cancelled, socket)) = found else { return };
+    cancelled.set(true);
+    let Some(open) = session.leg(leg).and_then(|leg| leg.open()) else { return };
+    let message = match upstream_id {
+        None => body.clone(),
+        Some(upstream_id) => {
+            let mut splice = Splice::new();
+            splice.replace(range, upstream_id.to_string());
+            match splice.contiguous(body) {
+                Ok(message) => message,
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = upstream::tell(shard, session, &open, leg, message, runtime::now() + FAREWELL_DEADLINE).await;
+    runtime::spawn(async move {
+        runtime::sleep(CANCEL_GRACE).await;
+        if let Some(socket) = socket.take() {
+            // SAFETY: shutdown(2) has no memory effects; the relay takes the number out before the socket is closed.
+            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+        }
+        if let (Some(id), Transport::Stdio(port)) = (upstream_id, &open.transport) {
+            let _ = port.commands.try_send(ChildCommand::Forget { id });
+        }
+    });
+}

@@ -1,0 +1,343 @@
+//! A stdio target: the child's socket, owned by one shard, and the messages on it. Ids on the wire to a child are the
+//! gateway's own numbers, so that any number of sessions can share it; each session keeps its own ids outside.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use agentlane_runtime as runtime;
+use agentlane_runtime::channel::{self, Sender};
+use agentlane_runtime::{ReadHalf, Stream, WriteHalf};
+use agentlane_wire::json::{self, MessageKind, Splice};
+use bytes::{Bytes, BytesMut};
+
+use super::leg::{self, Opened};
+use super::upstream::ask_child;
+use super::{SCAN_LIMITS, inbound, mcp_fault};
+use crate::backend::mcp::StdioTarget;
+use crate::fault::{Fault, Kind};
+use crate::limits::{CHILD_QUEUE, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
+use crate::mesh::{ChildCommand, ChildPort, SharedChild, SpawnedChild, ToControl, ToShard};
+use crate::protocol::mcp::error;
+use crate::protocol::mcp::revision::Revision;
+use crate::session::{Leg, LegId, OpenLeg, Session, Transport};
+use crate::shard::Shard;
+
+/// Opens the leg: a child of the session's own, or the shared one of the shard that owns it.
+pub async fn negotiate(
+    shard: &Rc<Shard>,
+    session: &Rc<Session>,
+    leg: &Leg,
+    target: &StdioTarget,
+    id: LegId,
+    deadline: Instant,
+) -> Result<Opened, Fault> {
+    let child = if target.shared {
+        shared(shard, &session.backend, &leg.target.name, target, deadline).await?
+    } else {
+        let port = start(shard, &leg.target.name, target, deadline).await?;
+        let initialize_result = handshake(shard, &port, &session.initialize_params, deadline).await.inspect_err(|_| {
+            let _ = port.commands.try_send(ChildCommand::Stop);
+        })?;
+        SharedChild { port, initialize_result }
+    };
+    let (revision, offers, result) = leg::read_result(&child.initialize_result)?;
+    attach(shard, session, id, &child.port)?;
+    let open = OpenLeg { revision, offers, transport: Transport::Stdio(child.port) };
+    Ok(Opened { leg: Rc::new(open), result: Some(result), raw: child.initialize_result })
+}
+
+/// The shared child, from this shard or from its owner.
+async fn shared(
+    shard: &Rc<Shard>,
+    backend: &str,
+    name: &str,
+    target: &StdioTarget,
+    deadline: Instant,
+) -> Result<SharedChild, Fault> {
+    let owner = shard.owner_of(backend, name);
+    if owner == shard.index {
+        return own_shared(shard, backend, name, target, deadline).await;
+    }
+    let (reply, answer) = channel::bounded(1);
+    let ask = ToShard::SharedChild { backend: backend.to_owned(), target: name.to_owned(), reply };
+    shard.peers[owner].try_send(ask).map_err(|_| mcp_fault::overloaded())?;
+    let left = deadline.saturating_duration_since(runtime::now());
+    match runtime::timeout(left, answer.recv()).await {
+        Ok(Some(Ok(child))) => Ok(child),
+        Ok(Some(Err(reason))) => Err(Fault::new(Kind::UpstreamUnreachable, reason)),
+        Ok(None) | Err(_) => Err(mcp_fault::timeout()),
+    }
+}
+
+/// The owner's side: starts the child unless it runs, and negotiates once, without any client's capabilities, because
+/// nobody could say whose they are.
+pub async fn own_shared(
+    shard: &Rc<Shard>,
+    backend: &str,
+    name: &str,
+    target: &StdioTarget,
+    deadline: Instant,
+) -> Result<SharedChild, Fault> {
+    let slot = shard.shared_child(backend, name);
+    let _turn = slot.turn.lock().await;
+    if let Some(child) = slot.child.borrow().as_ref().filter(|child| !child.port.closed.load(Ordering::Acquire)) {
+        return Ok(child.clone());
+    }
+    slot.backoff.pause(target, name)?;
+    let outcome = start_shared(shard, name, target, deadline).await;
+    slot.backoff.tried(outcome.is_ok());
+    let child = outcome?;
+    *slot.child.borrow_mut() = Some(child.clone());
+    Ok(child)
+}
+
+async fn start_shared(
+    shard: &Rc<Shard>,
+    name: &str,
+    target: &StdioTarget,
+    deadline: Instant,
+) -> Result<SharedChild, Fault> {
+    let port = start(shard, name, target, deadline).await?;
+    let params = format!(
+        r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"agentlane","version":"{}"}}}}"#,
+        Revision::NEWEST.as_str(),
+        env!("CARGO_PKG_VERSION"),
+    );
+    let initialize_result = handshake(shard, &port, params.as_bytes(), deadline).await.inspect_err(|_| {
+        let _ = port.commands.try_send(ChildCommand::Stop);
+    })?;
+    let initialized = error::notification("notifications/initialized", None);
+    let _ = port.commands.try_send(ChildCommand::Send(initialized));
+    Ok(SharedChild { port, initialize_result })
+}
+
+async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: Instant) -> Result<ChildPort, Fault> {
+    let (reply, spawned) = channel::bounded(1);
+    let ask = ToControl::Spawn { target: name.to_owned(), spec: target.clone(), reply };
+    shard.control.try_send(ask).map_err(|_| mcp_fault::overloaded())?;
+    let left = deadline.saturating_duration_since(runtime::now());
+    match runtime::timeout(left, spawned.recv()).await {
+        Ok(Some(Ok(child))) => connect(child, target.shared),
+        Ok(Some(Err(reason))) => Err(Fault::new(Kind::UpstreamUnreachable, "target could not be started").with(reason)),
+        Ok(None) | Err(_) => Err(mcp_fault::timeout()),
+    }
+}
+
+async fn handshake(shard: &Rc<Shard>, port: &ChildPort, params: &[u8], deadline: Instant) -> Result<Bytes, Fault> {
+    let id = shard.call_id();
+    let request = error::request(&id.to_string(), "initialize", Some(params));
+    let mut answer = ask_child(port, id, request, Some(deadline))?;
+    while let Some(message) = answer.next().await? {
+        let Some(data) = message.data else { continue };
+        if let Some(raw) = leg::result_of(&data)? {
+            return Ok(raw);
+        }
+    }
+    Err(Fault::new(Kind::UpstreamBroken, "target exited during initialize"))
+}
+
+/// Takes the messages that belong to no request of the session, for as long as the child runs.
+fn attach(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, port: &ChildPort) -> Result<(), Fault> {
+    let (events, messages) = channel::bounded(RELAY_QUEUE);
+    port.commands
+        .try_send(ChildCommand::Attach { session: session.serial, events })
+        .map_err(|_| mcp_fault::child_busy())?;
+    let (shard, session) = (shard.clone(), Rc::downgrade(session));
+    runtime::spawn(async move {
+        while let Some(message) = messages.recv().await {
+            let Some(session) = session.upgrade() else { return };
+            inbound::unrelated(&shard, &session, id, message).await;
+        }
+    });
+    Ok(())
+}
+
+struct Link {
+    name: String,
+    shared: bool,
+    commands: Sender<ChildCommand>,
+    /// Requests in their order; the newest last.
+    waiting: Vec<(u64, Sender<Bytes>)>,
+    attached: Vec<(u64, Sender<Bytes>)>,
+}
+
+/// Puts the two pumps of a fresh child on this shard.
+fn connect(child: SpawnedChild, shared: bool) -> Result<ChildPort, Fault> {
+    let stream = Stream::from_fd(child.io).map_err(|error| mcp_fault::internal("child's socket").with(error))?;
+    let (reader, writer) = stream.into_split();
+    let (commands, inbox) = channel::bounded(CHILD_QUEUE);
+    let closed = Arc::new(AtomicBool::new(false));
+    let link = Rc::new(RefCell::new(Link {
+        name: child.target,
+        shared,
+        commands: commands.clone(),
+        waiting: Vec::new(),
+        attached: Vec::new(),
+    }));
+    runtime::spawn(write_pump(writer, inbox, link.clone()));
+    let (port, lease) = (ChildPort { commands, closed: closed.clone() }, child.lease);
+    runtime::spawn(async move {
+        read_pump(reader, &link).await;
+        closed.store(true, Ordering::Release);
+        // Whoever waits learns by its closed channel.
+        link.borrow_mut().waiting.clear();
+        link.borrow_mut().attached.clear();
+        let _ = link.borrow().commands.try_send(ChildCommand::Stop);
+        drop(lease);
+    });
+    Ok(port)
+}
+
+async fn write_pump(mut writer: WriteHalf, inbox: channel::Receiver<ChildCommand>, link: Rc<RefCell<Link>>) {
+    while let Some(command) = inbox.recv().await {
+        let message = match command {
+            ChildCommand::Request { id, message, reply } => {
+                link.borrow_mut().waiting.push((id, reply));
+                message
+            }
+            ChildCommand::Send(message) => message,
+            ChildCommand::Forget { id } => {
+                link.borrow_mut().waiting.retain(|(waiting, _)| *waiting != id);
+                continue;
+            }
+            ChildCommand::Attach { session, events } => {
+                link.borrow_mut().attached.push((session, events));
+                continue;
+            }
+            ChildCommand::Detach { session } => {
+                let mut link = link.borrow_mut();
+                link.attached.retain(|(attached, _)| *attached != session);
+                continue;
+            }
+            ChildCommand::Stop => break,
+        };
+        // One message is one line: what JSON text has of line breaks is white space between tokens.
+        let message = if memchr::memchr2(b'\n', b'\r', &message).is_some() { one_line(&message) } else { message };
+        if writer.sendv([message, Bytes::from_static(b"\n")].into_iter().collect()).await.is_err() {
+            break;
+        }
+    }
+    // The child reads the end of its input and exits; what it still has to say is read.
+    let _ = writer.shutdown(std::net::Shutdown::Write);
+}
+
+async fn read_pump(mut reader: ReadHalf, link: &Rc<RefCell<Link>>) {
+    let mut buffer = BytesMut::with_capacity(16 * 1024);
+    let mut searched = 0;
+    loop {
+        while let Some(at) = memchr::memchr(b'\n', &buffer[searched..]) {
+            let line = buffer.split_to(searched + at + 1).freeze();
+            searched = 0;
+            let line = line.slice(..line.len() - 1);
+            if !line.trim_ascii().is_empty() {
+                deliver(link, line).await;
+            }
+        }
+        searched = buffer.len();
+        if buffer.len() > UPSTREAM_MESSAGE_BYTES_MAX {
+            tracing::warn!(target: "agentlane::child", target_name = %link.borrow().name, "line too long");
+            let _ = reader.shutdown(std::net::Shutdown::Both);
+            return;
+        }
+        if buffer.capacity() - buffer.len() < 4 * 1024 {
+            buffer.reserve((buffer.len() / 2).max(16 * 1024));
+        }
+        let (read, filled) = reader.recv(buffer).await;
+        buffer = filled;
+        if !matches!(read, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+/// Where a message of the child goes.
+enum Place {
+    Reply(Sender<Bytes>),
+    Session(Sender<Bytes>),
+    Everybody(Vec<Sender<Bytes>>),
+    Refuse,
+    Nobody,
+}
+
+async fn deliver(link: &Rc<RefCell<Link>>, message: Bytes) {
+    let shared = link.borrow().shared;
+    let place = place(&mut link.borrow_mut(), &message);
+    match place {
+        // A child of one session waits for its reader; a shared one must not.
+        Place::Reply(to) | Place::Session(to) if !shared => drop(to.send(message).await),
+        Place::Reply(to) | Place::Session(to) => drop(to.try_send(message)),
+        Place::Everybody(all) => all.iter().for_each(|to| drop(to.try_send(message.clone()))),
+        Place::Refuse => refuse(&link.borrow(), &message),
+        Place::Nobody => {}
+    }
+}
+
+fn place(link: &mut Link, message: &Bytes) -> Place {
+    let Ok(envelope) = json::scan(message, &SCAN_LIMITS) else {
+        tracing::warn!(target: "agentlane::child", target_name = %link.name, "a line that is no JSON-RPC message");
+        return Place::Nobody;
+    };
+    match envelope.kind {
+        MessageKind::Response | MessageKind::ErrorResponse => {
+            let id = envelope.id.and_then(|id| json::as_u64(message, id.range));
+            let waiting = id.and_then(|id| link.waiting.iter().position(|(waiting, _)| *waiting == id));
+            waiting.map_or(Place::Nobody, |at| Place::Reply(link.waiting.remove(at).1))
+        }
+        MessageKind::Notification if envelope.method_is(message, "notifications/progress") => {
+            let id = envelope.progress_token.and_then(|token| json::as_u64(message, token));
+            let waiting = id.and_then(|id| link.waiting.iter().find(|(waiting, _)| *waiting == id));
+            waiting.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
+        }
+        MessageKind::Notification if link.shared => shared_notification(link, &envelope, message),
+        MessageKind::Request | MessageKind::Notification => newest_or_session(link),
+        MessageKind::Invalid(_) => Place::Nobody,
+    }
+}
+
+/// A shared child: changes concern everybody, log messages only whoever alone is being served.
+fn shared_notification(link: &Link, envelope: &json::Envelope, message: &Bytes) -> Place {
+    if !envelope.method_is(message, "notifications/message") {
+        return Place::Everybody(link.attached.iter().map(|(_, events)| events.clone()).collect());
+    }
+    match link.waiting.as_slice() {
+        [(_, only)] => Place::Reply(only.clone()),
+        _ => Place::Nobody,
+    }
+}
+
+fn newest_or_session(link: &Link) -> Place {
+    // A shared child negotiated without capabilities: whom it means, nobody could say.
+    if link.shared {
+        return Place::Refuse;
+    }
+    if let Some((_, reply)) = link.waiting.last() {
+        return Place::Reply(reply.clone());
+    }
+    link.attached.last().map_or(Place::Nobody, |(_, events)| Place::Session(events.clone()))
+}
+
+/// Answers a request of a shared child: `ping`, and nothing else.
+fn refuse(link: &Link, message: &Bytes) {
+    let Ok(envelope) = json::scan(message, &SCAN_LIMITS) else { return };
+    let Some(id) = envelope.answer_id().and_then(|range| range.of(message)) else { return };
+    let answer = match envelope.method_is(message, "ping") {
+        true => error::result_response(id, b"{}"),
+        false => error::error_response(Some(id), -32601, "a shared server has no client to ask"),
+    };
+    let _ = link.commands.try_send(ChildCommand::Send(answer));
+}
+
+/// The message with `id` in the place of its id.
+pub fn with_id(message: &Bytes, id: u64) -> Result<Bytes, Fault> {
+    let envelope = json::scan(message, &SCAN_LIMITS).map_err(|fault| mcp_fault::internal("own request").with(fault))?;
+    let mut splice = Splice::new();
+    splice.replace_id(&envelope, Bytes::from(id.to_string()));
+    splice.contiguous(message).map_err(|fault| mcp_fault::internal("own request").with(fault))
+}
+
+fn one_line(message: &[u8]) -> Bytes {
+    message.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }).collect()
+}

@@ -1,0 +1,102 @@
+//! The end of sessions: by DELETE, by idling, by losing their endpoint. What stands behind one is ended as well, without
+//! anybody waiting for it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use agentlane_runtime as runtime;
+use agentlane_wire::h1::Method as HttpMethod;
+
+use super::leg;
+use crate::backend::mcp::{McpBackend, TargetKind};
+use crate::limits::FAREWELL_DEADLINE;
+use crate::mesh::ChildCommand;
+use crate::protocol::mcp::error;
+use crate::protocol::mcp::streams::STANDALONE;
+use crate::session::{Leg, LegState, OpenLeg, Session, Transport};
+use crate::shard::Shard;
+
+/// How often a shard looks for idle sessions.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// Ends a session and says so to its targets in the background.
+pub fn end(shard: &Rc<Shard>, session: &Rc<Session>) {
+    if session.ended.replace(true) {
+        return;
+    }
+    if shard.sessions.borrow_mut().remove(&session.id).is_some() {
+        shard.metrics.sessions.set(shard.sessions.borrow().len() as i64);
+    }
+    // Readers see that it ended; followers of the targets' streams as well.
+    session.changed.notify_all();
+    for leg in session.legs.borrow().iter() {
+        leave(shard, session, leg);
+    }
+}
+
+/// Follows a change of the targets: the client is told that its lists have changed.
+pub fn relink(shard: &Rc<Shard>, session: &Rc<Session>, backend: &McpBackend) {
+    for leg in session.relink(&backend.targets) {
+        leave(shard, session, &leg);
+    }
+    for kind in ["tools", "prompts", "resources"] {
+        let changed = error::notification(&format!("notifications/{kind}/list_changed"), None);
+        session.streams.borrow_mut().push(STANDALONE, changed);
+    }
+    session.changed.notify_all();
+}
+
+/// Ends one leg.
+pub fn leave(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) {
+    let state = std::mem::replace(&mut *leg.state.borrow_mut(), LegState::Closed);
+    leg.settled.notify_all();
+    leg.abort_follower();
+    let LegState::Open(open) = state else { return };
+    match &open.transport {
+        Transport::Stdio(port) => {
+            let shared = matches!(&leg.target.kind, TargetKind::Stdio(stdio) if stdio.shared);
+            let farewell =
+                if shared { ChildCommand::Detach { session: session.serial } } else { ChildCommand::Stop };
+            let _ = port.commands.try_send(farewell);
+        }
+        Transport::Http { session: None, .. } => {}
+        Transport::Http { .. } => {
+            let (shard, leg) = (shard.clone(), leg.clone());
+            runtime::spawn(async move { delete(&shard, &leg, &open).await });
+        }
+    }
+}
+
+async fn delete(shard: &Rc<Shard>, leg: &Leg, open: &OpenLeg) {
+    let TargetKind::Http(target) = &leg.target.kind else { return };
+    let head = leg::bare_head("DELETE", target, open, None);
+    let deadline = Some(runtime::now() + FAREWELL_DEADLINE);
+    let outcome =
+        shard.upstream_exchange(&target.endpoint, HttpMethod::Delete, head, Default::default(), true, deadline).await;
+    match outcome {
+        Ok(mut answer) => drop(answer.read_all(64 * 1024).await),
+        Err(fault) => tracing::debug!(target: "agentlane::mcp", %fault, "a session could not be ended at its target"),
+    }
+}
+
+/// Ends what idles too long, for as long as the shard runs.
+pub async fn sweep(shard: Rc<Shard>) {
+    loop {
+        runtime::sleep(SWEEP_EVERY).await;
+        let now = runtime::now();
+        let idle: Vec<Rc<Session>> = shard
+            .sessions
+            .borrow()
+            .iter()
+            .filter(|session| match shard.mcp_backend(&session.backend) {
+                Some(backend) => session.is_idle(now, backend.config.session_idle),
+                None => true,
+            })
+            .cloned()
+            .collect();
+        for session in idle {
+            shard.metrics.sessions_expired.inc();
+            end(&shard, &session);
+        }
+    }
+}

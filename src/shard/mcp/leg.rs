@@ -1,0 +1,275 @@
+//! Opening the way to one target: the handshake on behalf of the client, once, however many requests wait for it; again
+//! when the target forgot us; not too often when it is down.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use agentlane_runtime as runtime;
+use agentlane_wire::json;
+use bytes::{BufMut, Bytes, BytesMut};
+use simd_json::OwnedValue;
+use simd_json::prelude::*;
+
+use super::upstream::{self, Answer};
+use super::{child, mcp_fault};
+use crate::backend::mcp::{HttpTarget, McpBackend, TargetKind};
+use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::revision::Revision;
+use crate::protocol::mcp::{error, merge};
+use crate::session::{Leg, LegId, LegState, Offers, OpenLeg, Session, Transport};
+use crate::shard::Shard;
+
+/// The id of the gateway's own requests. A string that no client uses by accident; on HTTP every request has its own
+/// stream anyway.
+const OWN_ID: &str = "\"agentlane\"";
+/// The first pause after a failed handshake; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What a fresh handshake gave, beside the open leg.
+pub struct Opened {
+    pub leg: Rc<OpenLeg>,
+    /// The target's `result`; `None` when the leg was open already.
+    pub result: Option<OwnedValue>,
+    /// The same as it was sent.
+    pub raw: Bytes,
+}
+
+/// The open leg, negotiating first where needed.
+pub async fn ready(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId) -> Result<Rc<OpenLeg>, Fault> {
+    let leg = leg_at(session, id)?;
+    if let Some(open) = live(&leg) {
+        return Ok(open);
+    }
+    open(shard, session, id, false).await.map(|opened| opened.leg)
+}
+
+/// Opens a leg, or waits for the task that is doing it. `first`: part of the client's own handshake, so that the target is
+/// told `initialized` when the client says it, and a pause does not count.
+pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bool) -> Result<Opened, Fault> {
+    let leg = leg_at(session, id)?;
+    let failures = loop {
+        if let Some(open) = live(&leg) {
+            return Ok(Opened { leg: open, result: None, raw: Bytes::new() });
+        }
+        let waiting = match &*leg.state.borrow() {
+            LegState::Opening => true,
+            LegState::Down { until, reason, .. } if runtime::now() < *until => {
+                return Err(Fault::new(Kind::UpstreamUnreachable, reason).with(&leg.target.name));
+            }
+            LegState::Closed => return Err(mcp_fault::session_unknown()),
+            _ => false,
+        };
+        if !waiting {
+            break match &*leg.state.borrow() {
+                LegState::Down { failures, .. } => *failures,
+                _ => 0,
+            };
+        }
+        leg.settled.notified().await;
+    };
+    *leg.state.borrow_mut() = LegState::Opening;
+    let backend = shard.mcp_backend(&session.backend).ok_or_else(mcp_fault::session_unknown);
+    let outcome = match backend {
+        Ok(backend) => negotiate(shard, &backend.config, session, &leg, id, first).await,
+        Err(fault) => Err(fault),
+    };
+    let state = match &outcome {
+        _ if session.ended.get() => LegState::Closed,
+        Ok(opened) => LegState::Open(opened.leg.clone()),
+        Err(fault) => {
+            tracing::warn!(target: "agentlane::mcp", target_name = %leg.target.name, %fault, "target is down");
+            let pause = PAUSE_MIN.saturating_mul(1 << failures.min(10)).min(PAUSE_MAX);
+            LegState::Down { until: runtime::now() + pause, reason: fault.message, failures: failures + 1 }
+        }
+    };
+    *leg.state.borrow_mut() = state;
+    leg.settled.notify_all();
+    shard.metrics.target_state(&leg.target.name, outcome.is_ok());
+    outcome
+}
+
+/// The target forgot the session that `stale` was negotiated for: the next use negotiates anew.
+pub fn forget(session: &Session, id: LegId, stale: &Rc<OpenLeg>) {
+    let Ok(leg) = leg_at(session, id) else { return };
+    let is_current = matches!(&*leg.state.borrow(), LegState::Open(current) if Rc::ptr_eq(current, stale));
+    if is_current {
+        *leg.state.borrow_mut() = LegState::Idle;
+        session.server_requests.borrow_mut().forget_leg(id);
+    }
+}
+
+pub fn leg_at(session: &Session, id: LegId) -> Result<Rc<Leg>, Fault> {
+    session.leg(id).ok_or_else(|| Fault::new(Kind::NoBackend, "target is not configured"))
+}
+
+/// An open leg whose child, where it has one, still runs.
+fn live(leg: &Leg) -> Option<Rc<OpenLeg>> {
+    let open = leg.open()?;
+    let gone = matches!(&open.transport, Transport::Stdio(port) if port.closed.load(Ordering::Acquire));
+    if gone {
+        *leg.state.borrow_mut() = LegState::Idle;
+        return None;
+    }
+    Some(open)
+}
+
+async fn negotiate(
+    shard: &Rc<Shard>,
+    backend: &McpBackend,
+    session: &Rc<Session>,
+    leg: &Rc<Leg>,
+    id: LegId,
+    first: bool,
+) -> Result<Opened, Fault> {
+    let deadline = runtime::now() + backend.deadline;
+    let opened = match &leg.target.kind {
+        TargetKind::Http(target) => negotiate_http(shard, session, target, deadline).await?,
+        TargetKind::Stdio(target) => child::negotiate(shard, session, leg, target, id, deadline).await?,
+    };
+    if !first && session.initialized.get() {
+        catch_up(shard, session, &opened.leg, id, deadline).await;
+    }
+    Ok(opened)
+}
+
+/// Tells a target that joined late what the client said before.
+async fn catch_up(shard: &Rc<Shard>, session: &Rc<Session>, open: &Rc<OpenLeg>, id: LegId, deadline: Instant) {
+    let initialized = error::notification("notifications/initialized", None);
+    let _ = upstream::tell(shard, session, open, id, initialized, deadline).await;
+    let level = session.log_level.borrow().clone();
+    if let Some(params) = level.filter(|_| open.offers.logging) {
+        let request = error::request(OWN_ID, "logging/setLevel", Some(&params));
+        let _ = upstream::ask(shard, session, open, id, request, true, deadline).await;
+    }
+    let subscriptions: Vec<Bytes> =
+        session.subscriptions.borrow().iter().filter(|(leg, _)| *leg == id).map(|(_, uri)| uri.clone()).collect();
+    for uri in subscriptions {
+        let mut params = BytesMut::from(&b"{\"uri\":"[..]);
+        params.put_slice(&uri);
+        params.put_u8(b'}');
+        let request = error::request(OWN_ID, "resources/subscribe", Some(&params));
+        let _ = upstream::ask(shard, session, open, id, request, true, deadline).await;
+    }
+}
+
+async fn negotiate_http(
+    shard: &Rc<Shard>,
+    session: &Session,
+    target: &HttpTarget,
+    deadline: Instant,
+) -> Result<Opened, Fault> {
+    let head = post_head(target, None, None);
+    let message = error::request(OWN_ID, "initialize", Some(&session.initialize_params));
+    let http = upstream::post(shard, &target.endpoint, &head, &[], message, true, Some(deadline)).await?;
+    let upstream_session = http.head.headers.get("mcp-session-id").map(Bytes::copy_from_slice);
+    let mut answer = Answer::of(http).await?;
+    if let Answer::Refused { status, .. } = &answer {
+        return Err(Fault::new(Kind::UpstreamBroken, "target refused initialize").with(format!("status {status}")));
+    }
+    let raw = loop {
+        let Some(message) = answer.next().await? else {
+            return Err(Fault::new(Kind::UpstreamBroken, "target did not answer initialize"));
+        };
+        let Some(message) = message.data else { continue };
+        if let Some(raw) = result_of(&message)? {
+            break raw;
+        }
+    };
+    answer.finish().await;
+    let (revision, offers, result) = read_result(&raw)?;
+    let post_head = post_head(target, upstream_session.as_deref(), Some(revision));
+    let leg = OpenLeg { revision, offers, transport: Transport::Http { session: upstream_session, post_head } };
+    Ok(Opened { leg: Rc::new(leg), result: Some(result), raw })
+}
+
+/// The `result` of a response, a fault for an error response, `None` for any other message.
+pub fn result_of(message: &Bytes) -> Result<Option<Bytes>, Fault> {
+    let envelope = json::scan(message, &super::SCAN_LIMITS)
+        .map_err(|fault| Fault::new(Kind::UpstreamBroken, "target sent no JSON-RPC").with(fault))?;
+    if let Some(range) = envelope.error {
+        let text = String::from_utf8_lossy(range.of(message).unwrap_or_default()).chars().take(300).collect::<String>();
+        return Err(Fault::new(Kind::UpstreamBroken, "target answered with an error").with(text));
+    }
+    Ok(envelope.result.map(|range| message.slice(range.usize())))
+}
+
+/// What an `initialize` result says; a revision that we do not speak is a fault, whatever the target thinks of it.
+pub fn read_result(raw: &Bytes) -> Result<(Revision, Offers, OwnedValue), Fault> {
+    let broken = |detail: String| Fault::new(Kind::UpstreamBroken, "target sent a wrong initialize result").with(detail);
+    let result = simd_json::to_owned_value(&mut raw.to_vec()).map_err(|fault| broken(fault.to_string()))?;
+    let version = result.get_str("protocolVersion").unwrap_or_default();
+    let revision = Revision::parse(version.as_bytes()).ok_or_else(|| broken(format!("protocol version {version:?}")))?;
+    let offers = Offers {
+        tools: merge::offers(&result, "tools"),
+        prompts: merge::offers(&result, "prompts"),
+        resources: merge::offers(&result, "resources"),
+        subscribe: merge::offers_flag(&result, "resources", "subscribe"),
+        completions: merge::offers(&result, "completions"),
+        logging: merge::offers(&result, "logging"),
+    };
+    Ok((revision, offers, result))
+}
+
+/// The unvarying part of a POST's head.
+fn post_head(target: &HttpTarget, session: Option<&[u8]>, revision: Option<Revision>) -> Bytes {
+    let mut head = BytesMut::with_capacity(384);
+    head.put_slice(b"POST ");
+    put_target_and_headers(&mut head, target, session, revision);
+    head.put_slice(b"content-type: application/json\r\naccept: application/json, text/event-stream\r\n");
+    head.freeze()
+}
+
+/// The head of any other request: `GET` or `DELETE`, complete.
+pub fn bare_head(method: &str, target: &HttpTarget, open: &OpenLeg, last_event_id: Option<&[u8]>) -> Bytes {
+    let session = match &open.transport {
+        Transport::Http { session, .. } => session.as_deref(),
+        Transport::Stdio(_) => None,
+    };
+    let mut head = BytesMut::with_capacity(384);
+    head.put_slice(method.as_bytes());
+    head.put_u8(b' ');
+    put_target_and_headers(&mut head, target, session, Some(open.revision));
+    if method == "GET" {
+        head.put_slice(b"accept: text/event-stream\r\n");
+    }
+    if let Some(id) = last_event_id {
+        head.put_slice(b"last-event-id: ");
+        head.put_slice(id);
+        head.put_slice(b"\r\n");
+    }
+    head.put_slice(b"\r\n");
+    head.freeze()
+}
+
+fn put_target_and_headers(head: &mut BytesMut, target: &HttpTarget, session: Option<&[u8]>, revision: Option<Revision>) {
+    use crate::request::HeaderEdits;
+    let mut edits = HeaderEdits::default();
+    edits.extend(&target.request);
+    head.put_slice(target.path.as_bytes());
+    head.put_slice(b" HTTP/1.1\r\n");
+    if edits.keeps("host") {
+        head.put_slice(b"host: ");
+        head.put_slice(target.endpoint.authority.as_bytes());
+        head.put_slice(b"\r\n");
+    }
+    head.put_slice(concat!("user-agent: agentlane/", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes());
+    for (name, value) in edits.written() {
+        head.put_slice(name);
+        head.put_slice(b": ");
+        head.put_slice(value);
+        head.put_slice(b"\r\n");
+    }
+    if let Some(session) = session {
+        head.put_slice(b"mcp-session-id: ");
+        head.put_slice(session);
+        head.put_slice(b"\r\n");
+    }
+    // Servers of older revisions ignore the header; it says what was negotiated, never what our client asked for.
+    if let Some(revision) = revision {
+        head.put_slice(b"mcp-protocol-version: ");
+        head.put_slice(revision.as_str().as_bytes());
+        head.put_slice(b"\r\n");
+    }
+}

@@ -1,0 +1,166 @@
+//! Which target a request is for, and the request in that target's own names.
+
+use std::rc::Rc;
+
+use agentlane_wire::json::{self, Envelope, Splice};
+use bytes::Bytes;
+
+use super::lists;
+use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::catalogue::Shelf;
+use crate::protocol::mcp::method::{ListKind, Method};
+use crate::protocol::mcp::names;
+use crate::session::Session;
+use crate::shard::{BackendState, Shard};
+
+/// A target, and what must change in the message on its way there.
+#[derive(Debug, Default)]
+pub struct Route {
+    pub index: usize,
+    pub splice: Splice,
+    /// The target's own URI and its outward form.
+    pub outward_uri: Option<(String, String)>,
+}
+
+impl Route {
+    fn to(index: usize) -> Self {
+        Route { index, ..Route::default() }
+    }
+}
+
+/// Routes a request that names something. A federation only: one target with its own names gets everything as it is.
+pub async fn route(
+    shard: &Rc<Shard>,
+    backend: &Rc<BackendState>,
+    session: &Rc<Session>,
+    method: Method,
+    message: &Bytes,
+    envelope: &Envelope,
+) -> Result<Route, Fault> {
+    match method {
+        Method::ToolsCall => by_name(shard, backend, session, Shelf::Tools, message, envelope.name).await,
+        Method::PromptsGet => by_name(shard, backend, session, Shelf::Prompts, message, envelope.name).await,
+        Method::ResourcesRead | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe => {
+            by_uri(shard, backend, session, message, envelope.uri).await
+        }
+        Method::Complete => by_reference(shard, backend, session, message, envelope).await,
+        _ => Err(Fault::new(Kind::MethodNotFound, "method not found")),
+    }
+}
+
+async fn by_name(
+    shard: &Rc<Shard>,
+    backend: &Rc<BackendState>,
+    session: &Rc<Session>,
+    shelf: Shelf,
+    message: &Bytes,
+    name: Option<json::Range32>,
+) -> Result<Route, Fault> {
+    let unknown = || Fault::new(Kind::InvalidParams, if shelf == Shelf::Tools { "unknown tool" } else { "unknown prompt" });
+    let range = name.ok_or_else(|| Fault::new(Kind::InvalidParams, "params.name is missing"))?;
+    let text = json::string(message, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.name is not a string"))?;
+    if backend.config.prefixed {
+        let (index, own) = backend.config.split_name(text.as_bytes()).ok_or_else(unknown)?;
+        let mut route = Route::to(index);
+        route.splice.replace_string(range, &String::from_utf8_lossy(own));
+        return Ok(route);
+    }
+    if let Some(index) = backend.catalogue.borrow().find(shelf, &text) {
+        return Ok(Route::to(index));
+    }
+    // Nobody has listed yet, or the list has changed: look once.
+    let kind = if shelf == Shelf::Tools { ListKind::Tools } else { ListKind::Prompts };
+    lists::learn(shard, backend, session, kind).await;
+    backend.catalogue.borrow().find(shelf, &text).map(Route::to).ok_or_else(unknown)
+}
+
+async fn by_uri(
+    shard: &Rc<Shard>,
+    backend: &Rc<BackendState>,
+    session: &Rc<Session>,
+    message: &Bytes,
+    uri: Option<json::Range32>,
+) -> Result<Route, Fault> {
+    let range = uri.ok_or_else(|| Fault::new(Kind::InvalidParams, "params.uri is missing"))?;
+    let text = json::string(message, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.uri is not a string"))?;
+    let (index, own) = locate(shard, backend, session, &text).await?;
+    let mut route = Route::to(index);
+    if let Some(own) = own {
+        route.splice.replace_string(range, &own);
+        route.outward_uri = Some((own, text.into_owned()));
+    }
+    Ok(route)
+}
+
+/// The target of a URI, and its own form of it where that differs.
+async fn locate(
+    shard: &Rc<Shard>,
+    backend: &Rc<BackendState>,
+    session: &Rc<Session>,
+    uri: &str,
+) -> Result<(usize, Option<String>), Fault> {
+    if let Some((target, own)) = names::unmark_uri(uri)
+        && let Some(index) = backend.config.target_index(&target)
+    {
+        return Ok((index, Some(own)));
+    }
+    let find = || {
+        let catalogue = backend.catalogue.borrow();
+        catalogue.find(Shelf::Resources, uri).or_else(|| catalogue.find_template(uri))
+    };
+    if let Some(index) = find() {
+        return Ok((index, None));
+    }
+    lists::learn(shard, backend, session, ListKind::Resources).await;
+    lists::learn(shard, backend, session, ListKind::ResourceTemplates).await;
+    if let Some(index) = find() {
+        return Ok((index, None));
+    }
+    // No list names it. Where one target alone has resources it is that one's, listed or not; else asking all of them
+    // would tell each what the others' clients read.
+    let legs = session.legs.borrow();
+    let mut having = (0..legs.len()).filter(|&index| legs[index].open().is_some_and(|open| open.offers.resources));
+    match (having.next(), having.next()) {
+        (Some(only), None) => Ok((only, None)),
+        _ => Err(Fault::new(Kind::InvalidParams, "unknown resource")),
+    }
+}
+
+async fn by_reference(
+    shard: &Rc<Shard>,
+    backend: &Rc<BackendState>,
+    session: &Rc<Session>,
+    message: &Bytes,
+    envelope: &Envelope,
+) -> Result<Route, Fault> {
+    let wrong = || Fault::new(Kind::InvalidParams, "params.ref is not a reference");
+    let reference = envelope.reference.ok_or_else(wrong)?;
+    if let Ok(Some(name)) = json::get(message, reference, "name") {
+        return by_name(shard, backend, session, Shelf::Prompts, message, Some(name)).await;
+    }
+    let range = json::get(message, reference, "uri").ok().flatten().ok_or_else(wrong)?;
+    let text = json::string(message, range).map_err(|_| wrong())?;
+    let listed = || backend.catalogue.borrow().find_template_text(&text);
+    if listed().is_none() {
+        lists::learn(shard, backend, session, ListKind::ResourceTemplates).await;
+    }
+    match listed() {
+        Some(index) if names::unmark_uri(&text).is_none() => Ok(Route::to(index)),
+        _ => by_uri(shard, backend, session, message, Some(range)).await,
+    }
+}
+
+/// An answer about a renamed resource, with the name that the client used.
+pub fn with_outward_uris(message: Bytes, own: &str, outward: &str) -> Bytes {
+    let Ok(root) = json::root(&message) else { return message };
+    let Ok(Some(contents)) = json::get_path(&message, root, &["result", "contents"]) else { return message };
+    let mut splice = Splice::new();
+    for element in json::elements(&message, contents).map_while(Result::ok) {
+        if let Ok(Some(uri)) = json::get(&message, element, "uri")
+            && json::raw_eq(&message, uri, own)
+        {
+            splice.replace_string(uri, outward);
+        }
+    }
+    splice.contiguous(&message).unwrap_or(message)
+}

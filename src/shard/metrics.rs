@@ -1,0 +1,113 @@
+//! The numbers of one shard. Every cell has this shard as its only writer; control reads them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::record::Record;
+use crate::snapshot::Snapshot;
+use crate::telemetry::{Counter, Gauge, Histogram, Registry};
+
+pub struct Metrics {
+    registry: Arc<Registry>,
+    shard: String,
+    pub connections: Gauge,
+    pub connections_accepted: Counter,
+    pub connections_moved: Counter,
+    pub requests_forwarded: Counter,
+    pub sessions: Gauge,
+    pub sessions_opened: Counter,
+    pub sessions_expired: Counter,
+    pub events_lost: Counter,
+    pub unrouted: Counter,
+    targets: RefCell<HashMap<String, Gauge>>,
+    mcp: RefCell<HashMap<(&'static str, bool), Counter>>,
+}
+
+/// The cells of one route.
+#[derive(Clone)]
+pub struct RouteCells {
+    by_class: [Counter; 5],
+    latency: Histogram,
+    bytes_in: Counter,
+    bytes_out: Counter,
+}
+
+impl Metrics {
+    pub fn new(registry: Arc<Registry>, shard: usize) -> Self {
+        let shard = shard.to_string();
+        let labels = [("shard", shard.as_str())];
+        let counter = |name, help| registry.counter(name, help, &labels);
+        let gauge = |name, help| registry.gauge(name, help, &labels);
+        Metrics {
+            connections: gauge("agentlane_downstream_connections", "Open client connections."),
+            connections_accepted: counter("agentlane_downstream_connections_total", "Accepted client connections."),
+            connections_moved: counter("agentlane_connections_moved_total", "Connections handed to their session's shard."),
+            requests_forwarded: counter("agentlane_requests_forwarded_total", "Requests forwarded to their session's shard."),
+            sessions: gauge("agentlane_mcp_sessions", "Open MCP sessions."),
+            sessions_opened: counter("agentlane_mcp_sessions_total", "Opened MCP sessions."),
+            sessions_expired: counter("agentlane_mcp_sessions_expired_total", "MCP sessions ended for idling."),
+            events_lost: counter("agentlane_mcp_events_lost_total", "Events that no client came to read."),
+            unrouted: counter("agentlane_unrouted_requests_total", "Requests that no route matched, or that broke HTTP."),
+            targets: RefCell::default(),
+            mcp: RefCell::default(),
+            shard: shard.clone(),
+            registry,
+        }
+    }
+
+    /// Cells for the routes of a snapshot, by their index.
+    pub fn routes(&self, snapshot: &Snapshot) -> Rc<[RouteCells]> {
+        snapshot.routes.iter().map(|route| self.route(&route.listener, &route.name)).collect()
+    }
+
+    fn route(&self, listener: &str, route: &str) -> RouteCells {
+        const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let labels = [("shard", self.shard.as_str()), ("listener", listener), ("route", route)];
+        let by_class = CLASSES.map(|class| {
+            let labels = [labels[0], labels[1], labels[2], ("status", class)];
+            self.registry.counter("agentlane_requests_total", "Requests by route and status class.", &labels)
+        });
+        RouteCells {
+            by_class,
+            latency: self.registry.histogram("agentlane_request_duration_seconds", "From head to last byte.", &labels),
+            bytes_in: self.registry.counter("agentlane_request_bytes_total", "Bytes of request bodies.", &labels),
+            bytes_out: self.registry.counter("agentlane_response_bytes_total", "Bytes of response bodies.", &labels),
+        }
+    }
+
+    /// Whether a target could be reached when it was last tried.
+    pub fn target_state(&self, target: &str, up: bool) {
+        let mut targets = self.targets.borrow_mut();
+        if !targets.contains_key(target) {
+            let labels = [("shard", self.shard.as_str()), ("target", target)];
+            let gauge = self.registry.gauge("agentlane_mcp_target_up", "1 if the last handshake succeeded.", &labels);
+            targets.insert(target.to_owned(), gauge);
+        }
+        targets[target].set(i64::from(up));
+    }
+
+    /// Counts an MCP message by its method and outcome.
+    pub fn mcp(&self, record: &Record) {
+        let Some(method) = record.mcp_method else { return };
+        let failed = record.fault.is_some();
+        let mut cells = self.mcp.borrow_mut();
+        let cell = cells.entry((method, failed)).or_insert_with(|| {
+            let outcome = if failed { "fault" } else { "ok" };
+            let labels = [("shard", self.shard.as_str()), ("method", method), ("outcome", outcome)];
+            self.registry.counter("agentlane_mcp_requests_total", "MCP messages by method and outcome.", &labels)
+        });
+        cell.inc();
+    }
+}
+
+impl RouteCells {
+    pub fn count(&self, record: &Record, duration: std::time::Duration) {
+        let class = usize::from(record.status / 100).clamp(1, 5) - 1;
+        self.by_class[class].inc();
+        self.latency.record(duration);
+        self.bytes_in.add(record.bytes_in);
+        self.bytes_out.add(record.bytes_out);
+    }
+}

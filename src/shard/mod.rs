@@ -1,0 +1,339 @@
+//! The data plane of one core. A request passes these rooms, in this order, and each is a file:
+//!
+//! accept ([`accept`]) > decode, route, admit ([`connection`]) > dispatch and exchange ([`proxy`] for plain HTTP, [`mcp`]
+//! for MCP, with [`upstream`]) > respond ([`responder`], [`record`]).
+//!
+//! A shard shares no mutable memory with another. What crosses cores is in [`crate::mesh`].
+
+pub mod accept;
+pub mod connection;
+pub mod mcp;
+pub mod metrics;
+pub mod proxy;
+pub mod record;
+pub mod responder;
+pub mod upstream;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agentlane_link::Drain;
+use agentlane_link::client::{ClientLimits, Pool};
+use agentlane_link::server::ServerLimits;
+use agentlane_runtime as runtime;
+use agentlane_runtime::channel::{Receiver, Sender};
+
+use crate::backend::Backend;
+use crate::backend::mcp::{McpBackend, StdioTarget, TargetKind};
+use crate::fault::{Fault, Kind};
+use crate::limits::MESH_DEADLINE;
+use crate::mesh::{Peers, SharedChild, ToControl, ToShard};
+use crate::protocol::mcp::catalogue::Catalogue;
+use crate::protocol::mcp::seal::Sealer;
+use crate::session::SessionTable;
+use crate::snapshot::Snapshot;
+use crate::telemetry::AccessLog;
+use metrics::{Metrics, RouteCells};
+
+/// How often the access log's buffer goes out, however little is in it.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+
+/// What a shard is made of.
+pub struct Parts {
+    pub index: usize,
+    pub peers: Peers,
+    pub control: Sender<ToControl>,
+    pub sealer: Arc<Sealer>,
+    pub snapshot: Arc<Snapshot>,
+    pub metrics: Metrics,
+    pub access: Option<AccessLog>,
+    pub upstream: ClientLimits,
+}
+
+/// One shard. Everything on its thread shares it.
+pub struct Shard {
+    pub index: usize,
+    pub peers: Peers,
+    pub control: Sender<ToControl>,
+    pub sealer: Arc<Sealer>,
+    pub pool: Pool,
+    pub sessions: RefCell<SessionTable>,
+    pub metrics: Metrics,
+    pub drain: Drain,
+    active: RefCell<Rc<Active>>,
+    backends: RefCell<HashMap<String, Rc<BackendState>>>,
+    shared_children: RefCell<HashMap<(String, String), Rc<SharedSlot>>>,
+    listeners: RefCell<accept::Listeners>,
+    access: RefCell<Option<AccessLog>>,
+    next_call: Cell<u64>,
+    next_ticket: Cell<u64>,
+}
+
+/// A snapshot as this shard uses it. Requests finish on the one that they began with.
+pub struct Active {
+    pub snapshot: Arc<Snapshot>,
+    pub routes: Rc<[RouteCells]>,
+    pub limits: Rc<ServerLimits>,
+}
+
+/// One MCP backend on this shard.
+pub struct BackendState {
+    pub config: Arc<McpBackend>,
+    pub catalogue: RefCell<Catalogue>,
+}
+
+/// A shared child that this shard owns, or may start.
+#[derive(Default)]
+pub struct SharedSlot {
+    pub child: RefCell<Option<SharedChild>>,
+    /// One task starts it, others wait.
+    pub turn: Turn,
+    pub backoff: Backoff,
+}
+
+impl Shard {
+    /// Runs a shard to its end: the end of its inbox.
+    pub async fn run(parts: Parts, inbox: Receiver<ToShard>, ready: Sender<Result<(), String>>) {
+        let routes = parts.metrics.routes(&parts.snapshot);
+        let limits = Rc::new(parts.snapshot.limits.clone());
+        let active = Rc::new(Active { snapshot: parts.snapshot, routes, limits });
+        let shard = Rc::new(Shard {
+            // Ids of calls are unique over all shards, and small enough for every JSON parser: 10 bits and 42.
+            next_call: Cell::new((parts.index as u64) << 42),
+            index: parts.index,
+            peers: parts.peers,
+            control: parts.control,
+            sealer: parts.sealer,
+            pool: Pool::new(parts.upstream),
+            sessions: RefCell::default(),
+            metrics: parts.metrics,
+            drain: Drain::new(),
+            backends: RefCell::default(),
+            shared_children: RefCell::default(),
+            listeners: RefCell::default(),
+            access: RefCell::new(parts.access),
+            next_ticket: Cell::new(parts.index as u64),
+            active: RefCell::new(active.clone()),
+        });
+        shard.adopt_backends(&active.snapshot);
+        let bound = accept::follow(&shard, &active.snapshot);
+        let _ = ready.try_send(bound);
+        runtime::spawn(mcp::close::sweep(shard.clone()));
+        runtime::spawn(flush_access(shard.clone()));
+        while let Some(message) = inbox.recv().await {
+            if shard.take(message).await {
+                return;
+            }
+        }
+    }
+
+    /// Handles a message; true when the shard shall end.
+    async fn take(self: &Rc<Self>, message: ToShard) -> bool {
+        match message {
+            ToShard::Publish { snapshot, done } => {
+                let outcome = self.publish(snapshot);
+                let _ = done.try_send(outcome);
+            }
+            ToShard::Connection(moved) => connection::adopt(self, *moved),
+            ToShard::Request(forwarded) => {
+                let shard = self.clone();
+                runtime::spawn(async move { connection::serve_forwarded(&shard, *forwarded).await });
+            }
+            ToShard::SharedChild { backend, target, reply } => {
+                let shard = self.clone();
+                runtime::spawn(async move {
+                    let _ = reply.try_send(shard.own_child(&backend, &target).await);
+                });
+            }
+            ToShard::Drain { done } => {
+                self.drain_all().await;
+                let _ = done.try_send(());
+            }
+            ToShard::Stop => {
+                let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
+                sessions.iter().for_each(|session| mcp::close::end(self, session));
+                if let Some(access) = self.access.borrow_mut().as_mut() {
+                    access.flush();
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes a new configuration: listeners first, because only they can fail.
+    fn publish(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> Result<(), String> {
+        accept::follow(self, &snapshot)?;
+        let routes = self.metrics.routes(&snapshot);
+        let limits = Rc::new(snapshot.limits.clone());
+        self.adopt_backends(&snapshot);
+        *self.active.borrow_mut() = Rc::new(Active { snapshot, routes, limits });
+        Ok(())
+    }
+
+    /// Gives every MCP backend its state, keeping what is known, and tells sessions whose targets changed.
+    fn adopt_backends(self: &Rc<Self>, snapshot: &Snapshot) {
+        let mut next = HashMap::new();
+        for backend in snapshot.routes.iter().flat_map(|route| route.backends.iter()) {
+            let Backend::Mcp(config) = backend else { continue };
+            next.entry(config.key.clone()).or_insert_with(|| {
+                Rc::new(BackendState { config: config.clone(), catalogue: RefCell::default() })
+            });
+        }
+        let previous = self.backends.replace(next);
+        let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
+        for session in sessions {
+            match (self.mcp_backend(&session.backend), previous.get(&*session.backend)) {
+                (None, _) => mcp::close::end(self, &session),
+                (Some(now), Some(before)) if same_targets(&now.config, &before.config) => {}
+                (Some(now), _) => mcp::close::relink(self, &session, &now.config),
+            }
+        }
+        // Children of targets that are gone have nobody left to stop them.
+        self.shared_children.borrow_mut().retain(|(backend, target), slot| {
+            let stays = self.stdio_target(backend, target).is_some_and(|stdio| stdio.shared);
+            if !stays && let Some(child) = slot.child.borrow_mut().take() {
+                let _ = child.port.commands.try_send(crate::mesh::ChildCommand::Stop);
+            }
+            stays
+        });
+    }
+
+    pub fn active(&self) -> Rc<Active> {
+        self.active.borrow().clone()
+    }
+
+    pub fn mcp_backend(&self, key: &str) -> Option<Rc<BackendState>> {
+        self.backends.borrow().get(key).cloned()
+    }
+
+    /// A number for the next request that chooses between equals.
+    pub fn ticket(&self) -> u64 {
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket.wrapping_add(1));
+        ticket
+    }
+
+    /// An id for a request of the gateway's own numbering.
+    pub fn call_id(&self) -> u64 {
+        let id = self.next_call.get() + 1;
+        self.next_call.set(id);
+        id
+    }
+
+    /// The shard that owns a shared child.
+    pub fn owner_of(&self, backend: &str, target: &str) -> usize {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        (backend, target).hash(&mut hasher);
+        (hasher.finish() % self.peers.len() as u64) as usize
+    }
+
+    pub fn shared_child(&self, backend: &str, target: &str) -> Rc<SharedSlot> {
+        let key = (backend.to_owned(), target.to_owned());
+        self.shared_children.borrow_mut().entry(key).or_default().clone()
+    }
+
+    async fn own_child(self: &Rc<Self>, backend: &str, target: &str) -> Result<SharedChild, &'static str> {
+        let stdio = self.stdio_target(backend, target).ok_or("target is not configured")?;
+        let deadline = runtime::now() + MESH_DEADLINE.max(Duration::from_secs(10));
+        mcp::child::own_shared(self, backend, target, &stdio, deadline).await.map_err(|fault| fault.message)
+    }
+
+    fn stdio_target(&self, backend: &str, target: &str) -> Option<StdioTarget> {
+        let state = self.mcp_backend(backend)?;
+        let target = state.config.targets.iter().find(|candidate| candidate.name == target)?;
+        match &target.kind {
+            TargetKind::Stdio(stdio) => Some(stdio.clone()),
+            TargetKind::Http(_) => None,
+        }
+    }
+
+    /// Accepts nothing new, lets what runs finish, and waits until every connection is gone.
+    async fn drain_all(self: &Rc<Self>) {
+        self.listeners.borrow_mut().stop_all();
+        self.drain.start();
+        // Streams that clients hold open end when their sessions do.
+        let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
+        sessions.iter().filter(|session| session.in_flight.borrow().is_empty()).for_each(|s| s.hang_up());
+        while self.drain.connections() > 0 {
+            runtime::sleep(Duration::from_millis(20)).await;
+            let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
+            sessions.iter().filter(|session| session.in_flight.borrow().is_empty()).for_each(|s| s.hang_up());
+        }
+    }
+}
+
+fn same_targets(a: &McpBackend, b: &McpBackend) -> bool {
+    a.targets.len() == b.targets.len()
+        && a.prefixed == b.prefixed
+        && a.targets.iter().zip(&b.targets).all(|(a, b)| a.name == b.name && a.fingerprint == b.fingerprint)
+}
+
+async fn flush_access(shard: Rc<Shard>) {
+    loop {
+        runtime::sleep(FLUSH_EVERY).await;
+        if let Some(access) = shard.access.borrow_mut().as_mut() {
+            access.flush();
+        }
+    }
+}
+
+/// Lets one task at a time through, in the order of asking.
+#[derive(Default)]
+pub struct Turn {
+    taken: Cell<bool>,
+    free: runtime::local::Notify,
+}
+
+/// Gives the turn to the next when dropped.
+pub struct TurnGuard<'a>(&'a Turn);
+
+impl Turn {
+    pub async fn lock(&self) -> TurnGuard<'_> {
+        while self.taken.replace(true) {
+            self.free.notified().await;
+        }
+        TurnGuard(self)
+    }
+}
+
+impl Drop for TurnGuard<'_> {
+    fn drop(&mut self) {
+        self.0.taken.set(false);
+        self.0.free.notify_one();
+    }
+}
+
+/// The pauses between starts of a child that keeps failing.
+#[derive(Default)]
+pub struct Backoff {
+    failures: Cell<u32>,
+    not_before: Cell<Option<Instant>>,
+}
+
+impl Backoff {
+    /// A fault while the pause lasts.
+    pub fn pause(&self, target: &StdioTarget, name: &str) -> Result<(), Fault> {
+        let now = runtime::now();
+        if self.not_before.get().is_some_and(|until| now < until) {
+            return Err(Fault::new(Kind::UpstreamUnreachable, "target keeps failing").with(name));
+        }
+        let pause = target.backoff_min.saturating_mul(1 << self.failures.get().min(16)).min(target.backoff_max);
+        self.not_before.set(Some(now + pause));
+        Ok(())
+    }
+
+    /// Notes how a start went.
+    pub fn tried(&self, succeeded: bool) {
+        if succeeded {
+            self.failures.set(0);
+            self.not_before.set(None);
+        } else {
+            self.failures.set(self.failures.get().saturating_add(1));
+        }
+    }
+}

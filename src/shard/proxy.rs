@@ -1,0 +1,121 @@
+//! Plain HTTP: a request to one backend and its answer back, both streamed. The heads are rewritten here, the bytes are
+//! moved by `link`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use agentlane_link::proxy::{Forward, ForwardError};
+use agentlane_link::server::Connection;
+use agentlane_runtime as runtime;
+use agentlane_wire::h1::{EncodeError, Framing, HeadWriter, Known, Method, ResponseHead, request_head};
+use bytes::{Bytes, BytesMut};
+
+use super::Shard;
+use super::record::Record;
+use super::responder::write_headers;
+use crate::backend::http::HttpBackend;
+use crate::fault::Kind;
+use crate::request::{Changes, HeaderEdits, RequestView};
+use crate::snapshot::Route;
+
+/// Forwards one request. False when the connection cannot serve another one.
+pub async fn forward(
+    shard: &Rc<Shard>,
+    connection: &mut Connection,
+    view: &RequestView<'_>,
+    route: &Arc<Route>,
+    backend: &HttpBackend,
+    mut changes: Changes,
+    record: &mut Record,
+) -> bool {
+    changes.request.extend(&backend.request);
+    changes.response.extend(&backend.response);
+    let Some(address) = backend.endpoint.address(shard.ticket()) else {
+        return fail(connection, 503, Kind::NoBackend, &changes.response, record).await;
+    };
+    let due = route.timeouts.backend.into_iter().chain(route.timeouts.request).min();
+    let options = Forward {
+        method: view.head.method,
+        is_repeatable: is_idempotent(view.head.method),
+        response_due: due.map(|limit| runtime::now() + limit),
+        body_idle: None,
+    };
+    let endpoint = shard.pool.endpoint(address);
+    let request = |out: &mut BytesMut, framing| write_request(out, framing, view, backend, &changes);
+    let response = |answer: &ResponseHead, head: &mut HeadWriter<'_>| write_response(answer, head, &changes.response);
+    match agentlane_link::proxy::forward(connection, &endpoint, options, view.head.framing, request, response).await {
+        Ok(forwarded) => {
+            record.status = forwarded.status;
+            record.bytes_out = forwarded.response_bytes;
+            true
+        }
+        Err(ForwardError::Downstream(error)) => {
+            record.fault = Some(Kind::InvalidRequest.label());
+            record.status = error.status().unwrap_or(499);
+            let _ = connection.refuse(&error).await;
+            false
+        }
+        Err(ForwardError::Upstream(error)) => {
+            tracing::debug!(%error, backend = backend.endpoint.authority, "upstream failed");
+            let kind = if error.is_timeout() { Kind::UpstreamTimeout } else { Kind::UpstreamBroken };
+            fail(connection, error.status(), kind, &changes.response, record).await
+        }
+        Err(ForwardError::Encode(error)) => {
+            tracing::warn!(%error, route = route.name, "a rewritten request cannot be written");
+            fail(connection, 500, Kind::Internal, &changes.response, record).await
+        }
+    }
+}
+
+fn write_request(
+    out: &mut BytesMut,
+    framing: Framing,
+    view: &RequestView<'_>,
+    backend: &HttpBackend,
+    changes: &Changes,
+) -> Result<usize, EncodeError> {
+    let edits = &changes.request;
+    let target = changes.target.as_deref().unwrap_or(view.head.path_and_query());
+    let authority = match changes.authority.as_deref() {
+        Some("") => &backend.endpoint.authority,
+        Some(authority) => authority,
+        // HTTP/1.0 may name none.
+        None if view.authority.is_empty() => &backend.endpoint.authority,
+        None => view.authority,
+    };
+    let mut head = request_head(out, view.head.method_str(), target);
+    head.header("host", authority);
+    head.forward(&view.head.headers, |header| {
+        matches!(header.known, Known::Host | Known::Expect) || (!edits.is_empty() && !edits.keeps(header.name))
+    });
+    for (name, value) in edits.written() {
+        head.header(std::str::from_utf8(name).unwrap_or_default(), value);
+    }
+    head.framing(framing);
+    head.finish()
+}
+
+fn write_response(answer: &ResponseHead, head: &mut HeadWriter<'_>, edits: &HeaderEdits) {
+    head.forward(&answer.headers, |header| !edits.is_empty() && !edits.keeps(header.name));
+    for (name, value) in edits.written() {
+        head.header(std::str::from_utf8(name).unwrap_or_default(), value);
+    }
+}
+
+/// Answers where nothing was answered yet; a broken answer can only be cut.
+async fn fail(connection: &mut Connection, status: u16, kind: Kind, edits: &HeaderEdits, record: &mut Record) -> bool {
+    record.fault = Some(kind.label());
+    if connection.has_responded() {
+        return false;
+    }
+    record.status = status;
+    let headers = [(Bytes::from_static(b"content-type"), Bytes::from_static(b"text/plain; charset=utf-8"))];
+    let body = Bytes::from_static(kind.label().as_bytes());
+    let parts = [body].into_iter().collect();
+    connection.respond(status, |head| write_headers(head, &headers, edits), parts).await.is_ok()
+}
+
+/// RFC 9110, 9.2.2.
+fn is_idempotent(method: Method) -> bool {
+    matches!(method, Method::Get | Method::Head | Method::Options | Method::Put | Method::Delete | Method::Trace)
+}

@@ -1,0 +1,58 @@
+//! What is known of one request for the access log and the metrics, filled in as it passes the rooms.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+
+use crate::backend::Backend;
+use crate::backend::mcp::Target;
+use crate::fault::Fault;
+use crate::snapshot::Route;
+
+pub struct Record {
+    pub began: Instant,
+    pub started: SystemTime,
+    pub route: Option<Arc<Route>>,
+    /// The backend's name.
+    pub backend: Option<Backend>,
+    pub status: u16,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub mcp_method: Option<&'static str>,
+    pub target: Option<Arc<Target>>,
+    /// The tool's name as the client wrote it, JSON escapes and all.
+    pub tool: Option<Bytes>,
+    pub session: Option<u64>,
+    pub fault: Option<&'static str>,
+}
+
+impl Record {
+    pub fn new() -> Self {
+        Record {
+            began: Instant::now(),
+            started: SystemTime::now(),
+            route: None,
+            backend: None,
+            status: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            mcp_method: None,
+            target: None,
+            tool: None,
+            session: None,
+            fault: None,
+        }
+    }
+
+    /// Notes a fault; the first one counts.
+    pub fn fault(&mut self, fault: &Fault) {
+        self.fault.get_or_insert(fault.kind.label());
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Record::new()
+    }
+}

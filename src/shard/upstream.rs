@@ -1,0 +1,99 @@
+//! One HTTP exchange with an upstream through the shard's pool: for messages that are whole in memory.
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use agentlane_link::client::{ClientConnection, ClientError};
+use agentlane_runtime::Parts;
+use agentlane_wire::h1::{Method, ResponseHead};
+use bytes::Bytes;
+
+use super::Shard;
+use crate::backend::http::Endpoint;
+use crate::fault::{Fault, Kind};
+
+/// An answer whose head has come.
+pub struct HttpAnswer {
+    pub head: ResponseHead,
+    connection: ClientConnection,
+}
+
+impl HttpAnswer {
+    /// The next piece of the body; `None` at its end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
+        self.connection.chunk().await.map_err(fault)
+    }
+
+    /// The whole body, a fault beyond `max` bytes.
+    pub async fn read_all(&mut self, max: usize) -> Result<Bytes, Fault> {
+        self.connection.body_all(max as u64).await.map_err(fault)
+    }
+
+    /// Reads the end of a body whose last message has come, if it is there already or comes at once, so that the
+    /// connection can serve again. A stream that stays open is closed.
+    pub async fn finish_soon(&mut self) {
+        const GRACE: std::time::Duration = std::time::Duration::from_millis(50);
+        self.connection.set_body_idle(Some(GRACE));
+        while let Ok(Some(_)) = self.connection.chunk().await {}
+    }
+
+    /// The socket, for a task that may have to end a read on it.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.connection.as_raw_fd()
+    }
+}
+
+impl Shard {
+    /// Sends a request, and once more where that is safe and a kept connection was dead. `deadline`: when the answer's head
+    /// must have come; `None`: as long as it takes.
+    pub async fn upstream_exchange(
+        self: &Rc<Self>,
+        endpoint: &Endpoint,
+        method: Method,
+        head: Bytes,
+        body: Parts,
+        repeatable: bool,
+        deadline: Option<Instant>,
+    ) -> Result<HttpAnswer, Fault> {
+        let address = endpoint.address(self.ticket());
+        let address = address.ok_or_else(|| Fault::new(Kind::UpstreamUnreachable, "host name does not resolve"))?;
+        let pool = self.pool.endpoint(address);
+        let connection = pool.connection().await.map_err(fault)?;
+        let reused = connection.is_reused();
+        match attempt(connection, method, head.clone(), body.clone(), deadline).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if reused && error.may_retry(repeatable) => {}
+            Err(error) => return Err(fault(error)),
+        }
+        let connection = pool.new_connection().await.map_err(fault)?;
+        attempt(connection, method, head, body, deadline).await.map_err(fault)
+    }
+}
+
+async fn attempt(
+    mut connection: ClientConnection,
+    method: Method,
+    head: Bytes,
+    body: Parts,
+    deadline: Option<Instant>,
+) -> Result<HttpAnswer, ClientError> {
+    connection.set_response_deadline(deadline);
+    connection.set_body_idle(None);
+    connection.send(method, head, body).await?;
+    let head = connection.response_head().await?;
+    Ok(HttpAnswer { head, connection })
+}
+
+/// A client error as a fault.
+pub fn fault(error: ClientError) -> Fault {
+    let (kind, message) = match error.status() {
+        503 => (Kind::Overloaded, "too many requests to this target"),
+        504 => (Kind::UpstreamTimeout, "target did not answer in time"),
+        _ if matches!(error.progress, agentlane_link::client::Progress::NotSent) => {
+            (Kind::UpstreamUnreachable, "target is unreachable")
+        }
+        _ => (Kind::UpstreamBroken, "connection to the target broke"),
+    };
+    Fault::new(kind, message).with(error)
+}

@@ -1,0 +1,323 @@
+//! The only way from a document to a snapshot. The document is valid: what remains is to look names up, to put things in
+//! the order in which a request meets them, and to write lists in the form in which they go onto the wire.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentlane_config as config;
+use agentlane_link::server::ServerLimits;
+use bytes::Bytes;
+use regex::Regex;
+
+use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
+use super::{Bind, Listener, Route, Rule, Snapshot, Timeouts};
+use crate::backend::http::{Endpoint, HttpBackend};
+use crate::backend::mcp::{FailureMode, HttpTarget, McpBackend, StdioTarget, Target, TargetKind};
+use crate::backend::{Backend, Weighted};
+use crate::policy::cors::{Cors, OriginPattern};
+use crate::policy::direct_response::DirectResponse;
+use crate::policy::header_modifier::{RequestHeaderModifier, ResponseHeaderModifier};
+use crate::policy::request_redirect::RequestRedirect;
+use crate::policy::url_rewrite::{AuthorityRewrite, PathRewrite, UrlRewrite};
+use crate::policy::{Chain, Policy};
+use crate::request::HeaderEdit;
+
+/// Addresses by `(host, port)`; control looked them up.
+pub type Addresses = HashMap<(String, u16), Arc<[SocketAddr]>>;
+
+/// Every host and port whose address a snapshot of this document needs.
+pub fn names(document: &config::Document) -> Vec<(String, u16)> {
+    let mut names = Vec::new();
+    for backend in &document.backends {
+        match &backend.kind {
+            config::BackendKind::Http(host_port) => names.push((host_port.host.clone(), host_port.port)),
+            config::BackendKind::Mcp(mcp) => names.extend(mcp.targets.iter().filter_map(|target| match &target.transport {
+                config::Transport::Http(http) => Some((http.host.clone(), http.port)),
+                config::Transport::Stdio(_) => None,
+            })),
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Compiles a document. Its only faults are regular expressions that were valid when they were checked.
+pub fn compile(document: &config::Document, version: u64, addresses: &Addresses) -> Result<Snapshot, regex::Error> {
+    let mut compiler = Compiler { document, addresses, routes: Vec::new() };
+    let binds = document.binds.iter().map(|bind| compiler.bind(bind)).collect::<Result<_, _>>()?;
+    Ok(Snapshot { version, binds, routes: compiler.routes, limits: server_limits(&document.http), body_bytes: document.http.buffer_bytes_max as u64 })
+}
+
+struct Compiler<'a> {
+    document: &'a config::Document,
+    addresses: &'a Addresses,
+    routes: Vec<Arc<Route>>,
+}
+
+impl Compiler<'_> {
+    fn bind(&mut self, bind: &config::Bind) -> Result<Arc<Bind>, regex::Error> {
+        let ip = bind.address.unwrap_or_else(any_address);
+        let mut listeners: Vec<Arc<Listener>> =
+            bind.listeners.iter().map(|listener| self.listener(listener)).collect::<Result<_, _>>()?;
+        listeners.sort_by_key(|listener| std::cmp::Reverse(listener.host.specificity()));
+        Ok(Arc::new(Bind { address: SocketAddr::new(ip, bind.port), listeners }))
+    }
+
+    fn listener(&mut self, listener: &config::Listener) -> Result<Arc<Listener>, regex::Error> {
+        let mut rules = Vec::new();
+        for route in &listener.routes {
+            let compiled = self.route(listener, route)?;
+            let hosts: Vec<HostPattern> = route.hostnames.iter().map(host).collect();
+            for matches in &route.matches {
+                let rule = Rule { hosts: hosts.clone(), matches: route_match(matches)?, route: compiled.clone() };
+                rules.push(rule);
+            }
+        }
+        // Stable: between equals the order of writing decides.
+        rules.sort_by_cached_key(|rule| {
+            let host = rule.hosts.iter().map(HostPattern::specificity).max().unwrap_or_default();
+            (std::cmp::Reverse(host), rule.matches.precedence())
+        });
+        Ok(Arc::new(Listener { name: listener.name.clone(), host: host(&listener.hostname), rules }))
+    }
+
+    fn route(&mut self, listener: &config::Listener, route: &config::Route) -> Result<Arc<Route>, regex::Error> {
+        let policies = &route.policies;
+        let timeouts = policies.timeout.as_ref();
+        let timeouts = Timeouts {
+            request: timeouts.and_then(|timeout| timeout.request),
+            backend: timeouts.and_then(|timeout| timeout.backend_request),
+        };
+        let backends = route.backends.iter().map(|backend| (self.backend(backend, timeouts), backend.weight)).collect();
+        let compiled = Arc::new(Route {
+            index: self.routes.len(),
+            name: route.name.clone(),
+            listener: listener.name.clone(),
+            chain: chain(&listener.policies, policies),
+            backends: Weighted::new(backends),
+            timeouts,
+        });
+        self.routes.push(compiled.clone());
+        Ok(compiled)
+    }
+
+    fn backend(&self, reference: &config::RouteBackend, timeouts: Timeouts) -> Backend {
+        let backend = self.document.backend(reference.backend);
+        let request = edits(reference.policies.request_headers.as_ref());
+        let response = edits(reference.policies.response_headers.as_ref());
+        match &backend.kind {
+            config::BackendKind::Http(host_port) => Backend::Http(Arc::new(HttpBackend {
+                endpoint: self.endpoint(&host_port.host, host_port.port),
+                request,
+                response,
+                redirect: reference.policies.redirect.as_ref().map(redirect),
+            })),
+            config::BackendKind::Mcp(mcp) => Backend::Mcp(Arc::new(self.mcp(&backend.name, mcp, timeouts))),
+        }
+    }
+
+    fn mcp(&self, name: &str, mcp: &config::Mcp, timeouts: Timeouts) -> McpBackend {
+        let targets: Vec<Arc<Target>> = mcp.targets.iter().map(|target| Arc::new(self.target(target))).collect();
+        McpBackend {
+            key: name.to_owned(),
+            prefixed: match mcp.prefix {
+                config::PrefixMode::Always => true,
+                config::PrefixMode::Conditional => targets.len() > 1,
+                config::PrefixMode::Never => false,
+            },
+            targets,
+            failure_mode: match mcp.failure {
+                config::FailureMode::FailOpen => FailureMode::Open,
+                config::FailureMode::FailClosed => FailureMode::Closed,
+            },
+            deadline: mcp.deadline,
+            session_idle: mcp.session_idle_timeout,
+            page_size: mcp.page_size as usize,
+            rebinding_protection: mcp.dns_rebinding_protection,
+            call_timeout: timeouts.backend.or(timeouts.request),
+        }
+    }
+
+    fn target(&self, target: &config::Target) -> Target {
+        let kind = match &target.transport {
+            config::Transport::Http(http) => TargetKind::Http(HttpTarget {
+                endpoint: self.endpoint(&http.host, http.port),
+                path: http.path.clone(),
+                request: edits(target.policies.request_headers.as_ref()),
+            }),
+            config::Transport::Stdio(stdio) => TargetKind::Stdio(StdioTarget {
+                command: stdio.cmd.clone(),
+                args: stdio.args.clone(),
+                env: stdio.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+                clear_env: stdio.clear_env,
+                cwd: stdio.cwd.clone(),
+                shared: stdio.mode == config::StdioMode::Shared,
+                backoff_min: stdio.restart.backoff_min,
+                backoff_max: stdio.restart.backoff_max,
+            }),
+        };
+        Target::new(target.name.clone(), kind)
+    }
+
+    fn endpoint(&self, host: &str, port: u16) -> Endpoint {
+        let addresses = self.addresses.get(&(host.to_owned(), port)).cloned().unwrap_or_else(|| Arc::from([]));
+        let authority = config::HostPort { host: host.to_owned(), port }.to_string();
+        Endpoint { authority, addresses }
+    }
+}
+
+/// Every address of the host; with IPv6 there, a socket for it takes IPv4 as well.
+fn any_address() -> IpAddr {
+    match std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        Err(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+fn host(pattern: &config::HostPattern) -> HostPattern {
+    match pattern {
+        config::HostPattern::Any => HostPattern::Any,
+        config::HostPattern::Exact(host) if host.contains(':') => HostPattern::Exact(format!("[{host}]")),
+        config::HostPattern::Exact(host) => HostPattern::Exact(host.clone()),
+        config::HostPattern::Suffix(suffix) => HostPattern::Suffix(suffix.clone()),
+    }
+}
+
+fn route_match(matches: &config::Match) -> Result<RouteMatch, regex::Error> {
+    let path = match &matches.path {
+        config::PathMatch::Exact(path) => PathMatch::Exact(path.0.clone()),
+        config::PathMatch::Prefix(prefix) => PathMatch::prefix(&prefix.0),
+        config::PathMatch::Regex(pattern) => PathMatch::Regex(pattern_regex(pattern)?),
+    };
+    let value = |value: &config::ValueMatch| match value {
+        config::ValueMatch::Exact(text) => Ok(ValueMatch::Exact(text.clone())),
+        config::ValueMatch::Regex(pattern) => pattern_regex(pattern).map(ValueMatch::Regex),
+    };
+    let headers = matches.headers.iter();
+    let query = matches.query.iter();
+    Ok(RouteMatch {
+        path,
+        method: matches.method.as_ref().map(|method| method.0.clone()),
+        headers: headers.map(|h| Ok((h.name.as_str().to_owned(), value(&h.value)?))).collect::<Result<_, _>>()?,
+        query: query.map(|q| Ok((q.name.clone(), value(&q.value)?))).collect::<Result<_, _>>()?,
+    })
+}
+
+fn pattern_regex(pattern: &config::Pattern) -> Result<Regex, regex::Error> {
+    regex::RegexBuilder::new(&pattern.anchored()).size_limit(config::PATTERN_BYTES_MAX).build()
+}
+
+fn chain(listener: &config::ListenerPolicies, route: &config::RoutePolicies) -> Chain {
+    let mut policies = Vec::new();
+    if let Some(policy) = route.cors.as_ref().or(listener.cors.as_ref()) {
+        policies.push(Policy::Cors(cors(policy)));
+    }
+    if let Some(policy) = &route.redirect {
+        policies.push(Policy::RequestRedirect(redirect(policy)));
+    }
+    if let Some(policy) = &route.direct_response {
+        policies.push(Policy::DirectResponse(DirectResponse {
+            status: policy.status,
+            headers: policy.headers.iter().map(|(name, value)| (bytes(name.as_str()), bytes(value.as_str()))).collect(),
+            body: Bytes::from(policy.body.clone()),
+        }));
+    }
+    if let Some(policy) = &route.request_headers {
+        policies.push(Policy::RequestHeaderModifier(RequestHeaderModifier(edits(Some(policy)))));
+    }
+    if let Some(policy) = &route.rewrite {
+        let authority = policy.authority.as_ref().and_then(authority);
+        policies.push(Policy::UrlRewrite(UrlRewrite { path: policy.path.as_ref().map(path), authority }));
+    }
+    if let Some(policy) = &route.response_headers {
+        policies.push(Policy::ResponseHeaderModifier(ResponseHeaderModifier(edits(Some(policy)))));
+    }
+    Chain::new(policies)
+}
+
+fn cors(policy: &config::Cors) -> Cors {
+    fn joined<T>(items: &[config::AnyOr<T>], text: impl Fn(&T) -> &str) -> Bytes {
+        if items.iter().any(|item| matches!(item, config::AnyOr::Any)) {
+            return Bytes::from_static(b"*");
+        }
+        let items: Vec<&str> = items
+            .iter()
+            .filter_map(|item| match item {
+                config::AnyOr::Only(item) => Some(text(item)),
+                config::AnyOr::Any => None,
+            })
+            .collect();
+        Bytes::from(items.join(", "))
+    }
+    let origins = policy.allow_origins.iter().map(|origin| match origin {
+        config::AnyOr::Any => OriginPattern::Any,
+        config::AnyOr::Only(origin) => OriginPattern::parse(&origin.0),
+    });
+    Cors {
+        allow_origins: origins.collect(),
+        allow_methods: joined(&policy.allow_methods, |method| &method.0),
+        allow_headers: joined(&policy.allow_headers, |name| name.as_str()),
+        expose_headers: joined(&policy.expose_headers, |name| name.as_str()),
+        allow_credentials: policy.allow_credentials,
+        max_age_seconds: policy.max_age.as_ref().map(Duration::as_secs),
+    }
+}
+
+fn redirect(policy: &config::RequestRedirect) -> RequestRedirect {
+    RequestRedirect {
+        scheme: policy.scheme.as_ref().map(|scheme| match scheme {
+            config::Scheme::Http => "http".to_owned(),
+            config::Scheme::Https => "https".to_owned(),
+        }),
+        authority: policy.authority.as_ref().and_then(authority),
+        path: policy.path.as_ref().map(path),
+        status: policy.status,
+    }
+}
+
+fn authority(authority: &config::Authority) -> Option<AuthorityRewrite> {
+    match authority {
+        config::Authority::Full(full) => Some(AuthorityRewrite::Full(full.to_string())),
+        config::Authority::Host(host) if host.0.contains(':') => Some(AuthorityRewrite::Host(format!("[{}]", host.0))),
+        config::Authority::Host(host) => Some(AuthorityRewrite::Host(host.0.clone())),
+        config::Authority::Port(port) => Some(AuthorityRewrite::Port(*port)),
+        config::Authority::Auto => Some(AuthorityRewrite::Backend),
+        config::Authority::Keep => None,
+    }
+}
+
+fn path(path: &config::PathRewrite) -> PathRewrite {
+    match path {
+        config::PathRewrite::Full(full) => PathRewrite::Full(full.0.clone()),
+        config::PathRewrite::Prefix(prefix) => PathRewrite::Prefix(prefix.0.clone()),
+    }
+}
+
+/// In the order that the vocabulary defines: remove, set, add.
+fn edits(modifier: Option<&config::HeaderModifier>) -> Vec<HeaderEdit> {
+    let Some(modifier) = modifier else { return Vec::new() };
+    let remove = modifier.remove.iter().map(|name| HeaderEdit::Remove(bytes(name.as_str())));
+    let set = modifier.set.iter().map(|(name, value)| HeaderEdit::Set(bytes(name.as_str()), bytes(value.as_str())));
+    let add = modifier.add.iter().map(|(name, value)| HeaderEdit::Add(bytes(name.as_str()), bytes(value.as_str())));
+    remove.chain(set).chain(add).collect()
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn server_limits(http: &config::HttpLimits) -> ServerLimits {
+    let mut limits = ServerLimits {
+        body_bytes: http.body_bytes_max.unwrap_or(u64::MAX),
+        idle: http.idle_timeout,
+        head_time: http.header_timeout,
+        body_time: http.body_timeout,
+        ..ServerLimits::default()
+    };
+    limits.head.bytes = http.header_bytes_max;
+    limits.head.headers = http.headers_max;
+    limits
+}

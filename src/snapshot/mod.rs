@@ -1,0 +1,70 @@
+//! The configuration as shards read it: compiled, immutable, without anything that validation could have removed.
+
+pub mod compile;
+pub mod matching;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentlane_link::server::ServerLimits;
+
+use crate::backend::Weighted;
+use crate::policy::Chain;
+use matching::{HostPattern, RouteMatch};
+
+/// Everything that a request needs, for one version of the configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub version: u64,
+    pub binds: Vec<Arc<Bind>>,
+    /// Every route of every listener; `Route::index` is its place here.
+    pub routes: Vec<Arc<Route>>,
+    pub limits: ServerLimits,
+    /// Bytes of a body that must be held whole: a JSON-RPC message.
+    pub body_bytes: u64,
+}
+
+/// One address with the listeners on it.
+#[derive(Debug)]
+pub struct Bind {
+    pub address: SocketAddr,
+    /// The most specific host first.
+    pub listeners: Vec<Arc<Listener>>,
+}
+
+#[derive(Debug)]
+pub struct Listener {
+    pub name: String,
+    pub host: HostPattern,
+    /// In the order in which they are tried.
+    pub rules: Vec<Rule>,
+}
+
+/// One way to reach a route.
+#[derive(Debug)]
+pub struct Rule {
+    pub hosts: Vec<HostPattern>,
+    pub matches: RouteMatch,
+    pub route: Arc<Route>,
+}
+
+#[derive(Debug)]
+pub struct Route {
+    pub index: usize,
+    pub name: String,
+    /// Its listener's name.
+    pub listener: String,
+    pub chain: Chain,
+    pub backends: Weighted,
+    pub timeouts: Timeouts,
+}
+
+/// `None`: no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timeouts {
+    /// From the request's head to the answer's end.
+    pub request: Option<Duration>,
+    /// From the request's last byte to the answer's head, per attempt.
+    pub backend: Option<Duration>,
+}

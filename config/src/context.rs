@@ -308,11 +308,10 @@ impl<'a> Context<'a> {
     pub(crate) fn string<'n>(&mut self, node: &'n Node, expected: &str) -> Option<Cow<'n, str>> {
         let (text, scalar) = self.scalar(node, expected)?;
         if scalar.plain && !is_expanded(&text) && is_bare_value(&scalar.text) {
-            self.fault_at(
-                node.mark,
-                FaultKind::Invalid,
-                format!("expected {expected}, got {}; quote it to make it a string", written(node)),
-            );
+            // Where any text will do, quotes are what is missing.
+            let any_text = expected.starts_with("a string") || expected.starts_with("a name");
+            let hint = if any_text && !node.is_null() { "; quote it to make it a string" } else { "" };
+            self.invalid_at(node.mark, expected, &format!("{}{hint}", written(node)));
             return None;
         }
         Some(text)
@@ -326,6 +325,17 @@ impl<'a> Context<'a> {
             return None;
         }
         Some(text)
+    }
+
+    /// One word of a closed set, in the place of a mapping with one of these keys.
+    pub(crate) fn word_beside<'n>(&mut self, node: &'n Node, words: &[&str], keys: &[&str]) -> Option<Cow<'n, str>> {
+        let expected = format!("{}, or a mapping with one of the keys {}", words.join(", "), keys.join(", "));
+        let word = self.string(node, &expected)?;
+        if words.contains(&&*word) {
+            return Some(word);
+        }
+        self.invalid(node, &expected);
+        None
     }
 
     /// One word of a closed set.
@@ -390,7 +400,10 @@ impl<'n> Table<'n> {
         match self.single(cx, keys) {
             Some(entry) => cx.at_key(&entry.key, |cx| F::decode(&entry.node, cx)),
             None => {
-                cx.at_key(keys[0], |cx| cx.fault_at(self.mark, FaultKind::Missing, "missing".to_owned()));
+                // Of what is unusable already, what else it lacks is no news.
+                if !self.unusable {
+                    cx.at_key(keys[0], |cx| cx.fault_at(self.mark, FaultKind::Missing, "missing".to_owned()));
+                }
                 None
             }
         }
@@ -428,6 +441,7 @@ impl<'n> Table<'n> {
 }
 
 /// Whether expansion made this text; what a variable holds has no quotes to go by.
+#[allow(clippy::ptr_arg)]
 fn is_expanded(text: &Cow<'_, str>) -> bool {
     matches!(text, Cow::Owned(_))
 }

@@ -347,12 +347,17 @@ macro_rules! union {
             $($($(#[doc = $wdoc])* $word,)+)?
         }
 
+        impl $name {
+            #[allow(dead_code)]
+            const KEYS: &'static [&'static str] = &[$($key),+];
+        }
+
         impl $crate::form::Form for $name {
             type Out = Self;
 
             fn decode(node: &$crate::tree::Node, cx: &mut $crate::context::Context<'_>) -> Option<Self> {
                 $(if node.is_scalar() {
-                    let word = cx.word(node, &[$($text),+], &[])?;
+                    let word = cx.word_beside(node, &[$($text),+], Self::KEYS)?;
                     $(if word == $text { return Some(Self::$word); })+
                 })?
                 let keys = [

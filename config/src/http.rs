@@ -51,7 +51,7 @@ impl Form for HeaderName {
             cx.not_built(place, "a pseudo header", "left out");
             return None;
         }
-        match Self::parse(&text) {
+        match <Self as Key>::parse(&text) {
             Ok(name) => Some(name),
             Err(expected) => {
                 cx.invalid(node, expected);

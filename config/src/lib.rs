@@ -42,15 +42,16 @@ pub use mcp::{
     FailureMode, HttpTarget, Mcp, PrefixMode, Restart, Stdio, StdioMode, TARGET_NAME_CHARS_MAX, Target, Transport,
 };
 pub use model::{
-    Backend, BackendId, BackendKind, Bind, Document, HeaderMatch, Listener, Match, PathMatch, Protocol, QueryMatch, Route,
-    RouteBackend, ValueMatch,
+    Backend, BackendId, BackendKind, Bind, Document, HeaderMatch, Listener, Match, PathMatch, Protocol, QueryMatch,
+    Route, RouteBackend, ValueMatch,
 };
 pub use policy::{
     Authority, BackendPolicies, Cors, DirectResponse, FullAuthority, HeaderModifier, ListenerPolicies, PathRewrite,
     RequestRedirect, RoutePolicies, Scheme, TargetPolicies, Timeout, UrlRewrite,
 };
 pub use process::{
-    AccessLog, HttpLimits, LogFormat, Logging, McpDefaults, ProcessConfig, Runtime, SessionConfig, ShardCount, Shards, Upstream,
+    AccessLog, HttpLimits, LogFormat, Logging, McpDefaults, ProcessConfig, Runtime, SessionConfig, ShardCount, Shards,
+    Upstream,
 };
 pub use scalar::{Endpoint, Host, HostPattern, HostPort, Secret, SessionKey, UrlPath};
 
@@ -136,7 +137,7 @@ fn decode(text: &str, cx: &mut Context<'_>) -> Option<Document> {
 }
 
 fn in_text_order(faults: &mut Vec<Fault>) {
-    faults.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+    faults.sort_by_key(|fault| (fault.line, fault.column));
     faults.dedup();
 }
 

@@ -48,8 +48,8 @@ record! {
         pub prefix: PrefixMode = or(PrefixMode::Conditional) "prefixMode";
         /// What one failing target does to the others. Default: failOpen.
         pub failure: FailureMode = or(FailureMode::FailOpen) "failureMode";
-        /// Refuses requests whose Host or Origin is not this machine. Default: false.
-        pub dns_rebinding_protection: bool = or(false) "dnsRebindingProtection";
+        /// Refuses requests with a foreign Origin, and on loopback addresses with a foreign Host. Default: true.
+        pub dns_rebinding_protection: bool = or(true) "dnsRebindingProtection";
         /// How long a request that goes to every target waits for them. Default: 10s.
         pub deadline: Duration = or(Duration::from_secs(10)) "deadline";
         /// How long a session may be idle before it ends. Default: `config.mcp.sessionTtl`, which is 30m.
@@ -237,7 +237,8 @@ fn target_name_fault(text: &str) -> Option<String> {
     }
     if text.contains("__") || text.starts_with('_') || text.ends_with('_') {
         return Some(
-            "a target's name has no '_' at its ends and no '__': two of them part the target's name from the tool's".to_owned(),
+            "a target's name has no '_' at its ends and no '__': two of them part the target's name from the tool's"
+                .to_owned(),
         );
     }
     None
@@ -253,7 +254,7 @@ record! {
         /// The path.
         path: Option<UrlPath> = opt "path";
     }
-    later "backend";
+    guard "backend";
 }
 
 /// The form of an `HttpTarget`.
@@ -266,10 +267,6 @@ impl Form for HttpTargetDoc {
         let mut keys = Vec::new();
         <HttpTargetRecord as crate::form::Record>::keys(&mut keys);
         let table = cx.table(node, &keys)?;
-        // A reference in place of a host: told as not built, not as a missing host.
-        if table.entry(&["backend"]).is_some() && table.entry(&["host"]).is_none() {
-            return None;
-        }
         let record = <HttpTargetRecord as crate::form::Record>::read(&table, cx)?;
         let host = &table.entry(&["host"])?.node;
         match (record.port, record.path) {

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use crate::form::{record, union, words};
 use crate::http::{HeaderName, Method, Pattern};
 use crate::mcp::Mcp;
 use crate::policy::{BackendPolicies, ListenerPolicies, RoutePolicies};
@@ -61,7 +62,7 @@ pub struct Listener {
     pub routes: Vec<Route>,
 }
 
-crate::form::words! {
+words! {
     /// What a listener speaks.
     pub enum Protocol {
         /// HTTP without TLS.
@@ -86,7 +87,7 @@ pub struct Route {
     pub backends: Vec<RouteBackend>,
 }
 
-crate::form::record! {
+record! {
     /// One way for a request to match: every condition must hold.
     pub struct Match {
         /// How the path is compared. Default: the prefix `/`.
@@ -100,7 +101,7 @@ crate::form::record! {
     }
 }
 
-crate::form::union! {
+union! {
     /// How the path is compared.
     pub enum PathMatch {
         /// The whole path.
@@ -113,7 +114,7 @@ crate::form::union! {
     later "invalid";
 }
 
-crate::form::union! {
+union! {
     /// How a value is compared.
     pub enum ValueMatch {
         /// The whole value.
@@ -124,7 +125,7 @@ crate::form::union! {
     later "invalid";
 }
 
-crate::form::record! {
+record! {
     /// A header that must be there with a fitting value.
     pub struct HeaderMatch {
         /// The header, in any case.
@@ -134,7 +135,7 @@ crate::form::record! {
     }
 }
 
-crate::form::record! {
+record! {
     /// A query parameter that must be there with a fitting value.
     pub struct QueryMatch {
         /// The parameter, case counting.

@@ -1,13 +1,18 @@
 //! The policies that may stand at a listener, a route, a backend and an MCP target, built or known. A policy moves from
 //! known to built by moving its name from a `later` or `guard` list to a field. Must not know the document around them.
 
+use std::fmt;
 use std::time::Duration;
+
+use serde_json::{Value as Json, json};
 
 use crate::context::{Context, Table};
 use crate::fault::FaultKind;
-use crate::form::{Named, record, union};
+use crate::form::{Form, Key, Named, record, union, words};
 use crate::http::{AnyOr, HeaderLiteral, HeaderName, HeaderValue, Method, Origin};
 use crate::scalar::{Host, HostPort, Int, Port, UrlPath};
+use crate::schema::{Definitions, or_variable};
+use crate::tree::Node;
 
 record! {
     /// Policies of a listener: they hold for every request that it takes, before a route is chosen.
@@ -106,13 +111,12 @@ record! {
     #[derive(Default)]
     pub struct HeaderModifier {
         /// Appends a value, keeping the ones that are there.
-        pub add: Vec<(HeaderName, HeaderValue)> = opt "add" as Named<HeaderName, HeaderValue>;
+        pub add: Vec<(HeaderName, HeaderValue)> = opt "add" as Named<FreeHeader, HeaderValue>;
         /// Puts a value in the place of every one that is there.
-        pub set: Vec<(HeaderName, HeaderValue)> = opt "set" as Named<HeaderName, HeaderValue>;
+        pub set: Vec<(HeaderName, HeaderValue)> = opt "set" as Named<FreeHeader, HeaderValue>;
         /// Takes the header away.
-        pub remove: Vec<HeaderName> = opt "remove";
+        pub remove: Vec<HeaderName> = opt "remove" as Vec<FreeHeader>;
     }
-    check no_framing_headers;
 }
 
 record! {
@@ -149,7 +153,7 @@ record! {
         /// Headers. The vocabulary writes expressions here; a string literal like `'"text/plain"'` is built.
         pub headers: Vec<(HeaderName, HeaderValue)> = opt "headers" as Named<HeaderName, HeaderLiteral>;
     }
-    later "bodyExpression", "conditional";
+    guard "bodyExpression", "conditional";
     check body_fits_status;
 }
 
@@ -181,7 +185,7 @@ union! {
     }
 }
 
-crate::form::words! {
+words! {
     /// A URL's scheme.
     pub enum Scheme {
         /// Without TLS.
@@ -200,8 +204,8 @@ pub struct FullAuthority {
     pub port: Option<u16>,
 }
 
-impl std::fmt::Display for FullAuthority {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for FullAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
             Some(port) => HostPort { host: self.host.clone(), port }.fmt(f),
             None if self.host.contains(':') => write!(f, "[{}]", self.host),
@@ -210,10 +214,10 @@ impl std::fmt::Display for FullAuthority {
     }
 }
 
-impl crate::form::Form for FullAuthority {
+impl Form for FullAuthority {
     type Out = FullAuthority;
 
-    fn decode(node: &crate::tree::Node, cx: &mut Context<'_>) -> Option<FullAuthority> {
+    fn decode(node: &Node, cx: &mut Context<'_>) -> Option<FullAuthority> {
         let expected = "a host with an optional port, like example.com or example.com:8080";
         let text = cx.string(node, expected)?;
         let parsed = crate::http::split_port(&text)
@@ -224,18 +228,18 @@ impl crate::form::Form for FullAuthority {
         parsed
     }
 
-    fn schema(_: &mut crate::schema::Definitions) -> serde_json::Value {
-        serde_json::json!({"type": "string", "minLength": 1})
+    fn schema(_: &mut Definitions) -> Json {
+        json!({"type": "string", "minLength": 1})
     }
 }
 
 /// The status codes that send a client elsewhere (RFC 9110, 15.4).
 struct RedirectStatus;
 
-impl crate::form::Form for RedirectStatus {
+impl Form for RedirectStatus {
     type Out = u16;
 
-    fn decode(node: &crate::tree::Node, cx: &mut Context<'_>) -> Option<u16> {
+    fn decode(node: &Node, cx: &mut Context<'_>) -> Option<u16> {
         let expected = "301, 302, 303, 307 or 308";
         let text = cx.bare(node, expected)?;
         let status = text.parse().ok().filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308));
@@ -245,8 +249,8 @@ impl crate::form::Form for RedirectStatus {
         status
     }
 
-    fn schema(_: &mut crate::schema::Definitions) -> serde_json::Value {
-        crate::schema::or_variable(serde_json::json!({"enum": [301, 302, 303, 307, 308]}))
+    fn schema(_: &mut Definitions) -> Json {
+        or_variable(json!({"enum": [301, 302, 303, 307, 308]}))
     }
 }
 
@@ -272,23 +276,40 @@ fn one_answer(policies: &RoutePolicies, table: &Table<'_>, cx: &mut Context<'_>)
     true
 }
 
-/// Headers that frame or route the message belong to the gateway: to change them is to change where a message ends.
-fn no_framing_headers(modifier: &HeaderModifier, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
-    const FRAMING: [&str; 8] =
-        ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
-    let added = modifier.add.iter().map(|(name, _)| ("add", name));
-    let set = modifier.set.iter().map(|(name, _)| ("set", name));
-    let removed = modifier.remove.iter().map(|name| ("remove", name));
-    for (key, name) in added.chain(set).chain(removed) {
-        let mark = table.entry(&[key]).map_or(table.mark, |entry| entry.node.mark);
-        let message = match name.as_str() {
-            "host" => "the host header is changed by urlRewrite.authority".to_owned(),
-            name if FRAMING.contains(&name) => format!("{name} belongs to the connection and cannot be changed"),
-            _ => continue,
-        };
-        cx.at_key(key, |cx| cx.fault_at(mark, FaultKind::Invalid, message));
+/// A header that may be changed. Those that frame or route the message belong to the gateway: to change them is to change
+/// where a message ends.
+struct FreeHeader;
+
+impl FreeHeader {
+    fn check(name: HeaderName) -> Result<HeaderName, &'static str> {
+        match name.as_str() {
+            "host" => Err("a header other than host, which urlRewrite.authority changes"),
+            "connection" | "content-length" | "keep-alive" | "proxy-connection" | "te" | "trailer"
+            | "transfer-encoding" | "upgrade" => Err("a header that does not belong to the connection"),
+            _ => Ok(name),
+        }
     }
-    true
+}
+
+impl Key for FreeHeader {
+    type Out = HeaderName;
+
+    fn parse(text: &str) -> Result<HeaderName, &'static str> {
+        HeaderName::parse(text).and_then(Self::check)
+    }
+}
+
+impl Form for FreeHeader {
+    type Out = HeaderName;
+
+    fn decode(node: &Node, cx: &mut Context<'_>) -> Option<HeaderName> {
+        let name = HeaderName::decode(node, cx)?;
+        Self::check(name).map_err(|expected| cx.invalid(node, expected)).ok()
+    }
+
+    fn schema(defs: &mut Definitions) -> Json {
+        HeaderName::schema(defs)
+    }
 }
 
 /// 204 and 304 have no body (RFC 9110, 6.4.1).

@@ -218,7 +218,11 @@ record! {
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), pool_idle_timeout: Duration::from_secs(90), pool_size_max: None }
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            pool_idle_timeout: Duration::from_secs(90),
+            pool_size_max: None,
+        }
     }
 }
 

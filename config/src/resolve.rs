@@ -212,7 +212,8 @@ impl Resolver<'_, '_> {
                 None => free_name(listener),
                 Some((name, place)) => {
                     if listener.routes.iter().any(|other| other.name == *name) {
-                        let message = format!("a second route with the name {name:?} on the listener {:?}", listener.name);
+                        let message =
+                            format!("a second route with the name {name:?} on the listener {:?}", listener.name);
                         self.cx.fault(place.clone(), FaultKind::Duplicate, message);
                     }
                     name.clone()
@@ -264,7 +265,8 @@ impl Resolver<'_, '_> {
         }
         for (backend, place) in backends.iter().zip(places) {
             if matches!(self.backends[backend.backend.0].kind, BackendKind::Mcp(_)) {
-                let message = "an MCP backend stands alone in its route; federate several servers by its targets".to_owned();
+                let message =
+                    "an MCP backend stands alone in its route; federate several servers by its targets".to_owned();
                 self.cx.fault(place.clone(), FaultKind::Conflict, message);
             }
         }
@@ -336,7 +338,9 @@ impl Resolver<'_, '_> {
     ) {
         if let Some(first) = hosts.get(hostname) {
             let message = match hostname {
-                HostPattern::Any => format!("serves every host of the port, as {first} does; give one of them a hostname"),
+                HostPattern::Any => {
+                    format!("serves every host of the port, as {first} does; give one of them a hostname")
+                }
                 hostname => format!("serves {hostname}, as {first} does"),
             };
             self.cx.fault(at.of("hostname"), FaultKind::Conflict, message);
@@ -497,7 +501,8 @@ fn overlay(written: BackendPolicies, defaults: BackendPolicies) -> BackendPolici
 fn check_ports(binds: &[Bind], places: &[Place], process: &ProcessConfig, config: &Place, cx: &mut Context<'_>) {
     let own = [("adminAddr", process.admin), ("statsAddr", process.stats), ("readinessAddr", process.readiness)];
     for (index, bind) in binds.iter().enumerate() {
-        let earlier = (0..index).find(|other| bind.port == binds[*other].port && overlap(bind.address, binds[*other].address));
+        let earlier =
+            (0..index).find(|other| bind.port == binds[*other].port && overlap(bind.address, binds[*other].address));
         if let Some(other) = earlier {
             let message = format!("port {} is listened on already, at {}", bind.port, places[other].path);
             cx.fault(places[index].clone(), FaultKind::Conflict, message);

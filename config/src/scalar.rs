@@ -328,7 +328,8 @@ pub struct UrlPath(pub String);
 
 impl UrlPath {
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let fits = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
+        let fits = text.starts_with('/')
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
         fits.then(|| Self(text.to_owned()))
     }
 }

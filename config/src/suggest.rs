@@ -6,7 +6,7 @@ pub(crate) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> O
     if word.is_empty() || word.len() > 64 {
         return None;
     }
-    let allowed = 1 + word.chars().count() / 4;
+    let allowed = (word.chars().count() / 4).max(1);
     names
         .map(|name| (distance(&word.to_lowercase(), &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= allowed)
@@ -49,6 +49,7 @@ mod tests {
             ("listener", Some("listeners")),
             ("request_header_modifier", Some("requestHeaderModifier")),
             ("hostName", Some("hostname")),
+            ("kind", None),
             ("zebra", None),
             ("", None),
         ];

@@ -63,7 +63,9 @@ impl Node {
     /// Null in YAML's core schema.
     pub(crate) fn is_null(&self) -> bool {
         match &self.value {
-            Value::Scalar(scalar) => scalar.plain && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL"),
+            Value::Scalar(scalar) => {
+                scalar.plain && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+            }
             _ => false,
         }
     }
@@ -162,9 +164,7 @@ impl Builder {
                 self.keep(anchor, &node, cost);
                 self.add(node, cost)
             }
-            Event::SequenceStart(anchor, tag) => {
-                self.start(mark, anchor, tag.is_some(), Content::Sequence(Vec::new()))
-            }
+            Event::SequenceStart(anchor, tag) => self.start(mark, anchor, tag.is_some(), Content::Sequence(Vec::new())),
             Event::MappingStart(anchor, tag) => {
                 let content = Content::Mapping { entries: Vec::new(), seen: HashSet::new(), key: None };
                 self.start(mark, anchor, tag.is_some(), content)

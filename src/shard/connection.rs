@@ -111,7 +111,7 @@ async fn request(
     if let Verdict::Reply(reply) = route.chain.request(&view, &matched, &mut changes) {
         return local(connection, reply, &changes.response, record).await;
     }
-    let backend = route.backends.pick(shard.ticket());
+    let backend = route.backends.pick(active.turn(route));
     record.backend = backend.cloned();
     match backend {
         None => {

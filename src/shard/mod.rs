@@ -34,7 +34,7 @@ use crate::mesh::{Peers, SharedChild, ToControl, ToShard};
 use crate::protocol::mcp::catalogue::Catalogue;
 use crate::protocol::mcp::seal::Sealer;
 use crate::session::SessionTable;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::AccessLog;
 use metrics::{Metrics, RouteCells};
 
@@ -77,6 +77,24 @@ pub struct Active {
     pub snapshot: Arc<Snapshot>,
     pub routes: Rc<[RouteCells]>,
     pub limits: Rc<ServerLimits>,
+    /// How many requests each route has had, by its index: whose turn it is among its backends.
+    turns: Box<[Cell<u64>]>,
+}
+
+impl Active {
+    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, shard: usize) -> Rc<Self> {
+        let routes = metrics.routes(&snapshot);
+        let limits = Rc::new(snapshot.limits.clone());
+        // Shards begin at different backends.
+        let turns = snapshot.routes.iter().map(|_| Cell::new(shard as u64)).collect();
+        Rc::new(Active { snapshot, routes, limits, turns })
+    }
+
+    /// The number of this request among its route's.
+    pub fn turn(&self, route: &Route) -> u64 {
+        let Some(turn) = self.turns.get(route.index) else { return 0 };
+        turn.replace(turn.get().wrapping_add(1))
+    }
 }
 
 /// One MCP backend on this shard.
@@ -97,9 +115,7 @@ pub struct SharedSlot {
 impl Shard {
     /// Runs a shard to its end: the end of its inbox.
     pub async fn run(parts: Parts, inbox: Receiver<ToShard>, ready: Sender<Result<(), String>>) {
-        let routes = parts.metrics.routes(&parts.snapshot);
-        let limits = Rc::new(parts.snapshot.limits.clone());
-        let active = Rc::new(Active { snapshot: parts.snapshot, routes, limits });
+        let active = Active::new(parts.snapshot, &parts.metrics, parts.index);
         let shard = Rc::new(Shard {
             // Ids of calls are unique over all shards, and small enough for every JSON parser: 10 bits and 42.
             next_call: Cell::new((parts.index as u64) << 42),
@@ -124,14 +140,14 @@ impl Shard {
         runtime::spawn(mcp::close::sweep(shard.clone()));
         runtime::spawn(flush_access(shard.clone()));
         while let Some(message) = inbox.recv().await {
-            if shard.take(message).await {
+            if shard.take(message) {
                 return;
             }
         }
     }
 
     /// Handles a message; true when the shard shall end.
-    async fn take(self: &Rc<Self>, message: ToShard) -> bool {
+    fn take(self: &Rc<Self>, message: ToShard) -> bool {
         match message {
             ToShard::Publish { snapshot, done } => {
                 let outcome = self.publish(snapshot);
@@ -149,8 +165,12 @@ impl Shard {
                 });
             }
             ToShard::Drain { done } => {
-                self.drain_all().await;
-                let _ = done.try_send(());
+                // Not awaited: requests that drain may need what still comes into this inbox.
+                let shard = self.clone();
+                runtime::spawn(async move {
+                    shard.drain_all().await;
+                    let _ = done.try_send(());
+                });
             }
             ToShard::Stop => {
                 let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
@@ -167,10 +187,9 @@ impl Shard {
     /// Takes a new configuration: listeners first, because only they can fail.
     fn publish(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> Result<(), String> {
         accept::follow(self, &snapshot)?;
-        let routes = self.metrics.routes(&snapshot);
-        let limits = Rc::new(snapshot.limits.clone());
-        self.adopt_backends(&snapshot);
-        *self.active.borrow_mut() = Rc::new(Active { snapshot, routes, limits });
+        let active = Active::new(snapshot, &self.metrics, self.index);
+        self.adopt_backends(&active.snapshot);
+        *self.active.borrow_mut() = active;
         Ok(())
     }
 

@@ -30,6 +30,12 @@ impl HttpAnswer {
         self.connection.body_all(max as u64).await.map_err(fault)
     }
 
+    /// The body may be silent until `deadline`; for ever without one.
+    pub fn end_by(&mut self, deadline: Option<Instant>) {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(agentlane_runtime::now()));
+        self.connection.set_body_idle(left.map(|left| left.max(std::time::Duration::from_millis(1))));
+    }
+
     /// Reads the end of a body whose last message has come, if it is there already or comes at once, so that the
     /// connection can serve again. A stream that stays open is closed.
     pub async fn finish_soon(&mut self) {

@@ -318,6 +318,8 @@ fn server_limits(http: &config::HttpLimits) -> ServerLimits {
         ..ServerLimits::default()
     };
     limits.head.bytes = http.header_bytes_max;
+    // A first line that fills the head is a target too long (414), not too many headers (431).
+    limits.head.start_line_bytes = limits.head.start_line_bytes.min(http.header_bytes_max.saturating_sub(2));
     limits.head.headers = http.headers_max;
     limits
 }

@@ -109,7 +109,8 @@ impl RouteMatch {
         let path = match &self.path {
             PathMatch::Exact(path) => (2, path.len()),
             PathMatch::Prefix(prefix) => (1, prefix.len()),
-            PathMatch::Regex(regex) => (0, regex.as_str().len()),
+            // Like a prefix, the longer the more exact: else one catch-all route would hide every pattern.
+            PathMatch::Regex(regex) => (1, regex.as_str().len()),
         };
         Reverse((path, self.method.is_some(), self.headers.len(), self.query.len()))
     }

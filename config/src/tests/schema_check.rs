@@ -59,7 +59,14 @@ fn check(root: &Json, schema: &Json, value: &Json, path: &str, out: &mut Vec<Str
     }
 }
 
-fn check_properties(root: &Json, schema: &Map<String, Json>, keyword: &str, value: &Json, path: &str, out: &mut Vec<String>) {
+fn check_properties(
+    root: &Json,
+    schema: &Map<String, Json>,
+    keyword: &str,
+    value: &Json,
+    path: &str,
+    out: &mut Vec<String>,
+) {
     let Some(object) = value.as_object() else { return };
     let known = schema.get("properties").and_then(Json::as_object);
     for (key, member) in object {

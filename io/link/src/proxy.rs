@@ -8,12 +8,14 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use agentlane_runtime::{Parts, now, race, sleep};
+use agentlane_runtime::{Either, Parts, now, race, sleep};
 use agentlane_wire::h1::{EncodeError, Framing, HeadWriter, Method, ResponseHead};
 use bytes::{Bytes, BytesMut};
 
 use crate::buffer;
-use crate::client::{ClientConnection, ClientError, ClientErrorKind, Endpoint, Progress, RequestWriter, ResponseReader};
+use crate::client::{
+    ClientConnection, ClientError, ClientErrorKind, Endpoint, Progress, RequestWriter, ResponseReader,
+};
 use crate::server::{ConnError, Connection, RequestReader, ResponseWriter};
 use crate::source::Taken;
 
@@ -113,7 +115,8 @@ pub async fn forward(
     let (mut up, answer, attempts) = send_buffered(endpoint, &options, head, body).await?;
     let (_, reader) = up.split()?;
     down.settle();
-    let response_bytes = download(reader, &answer, down.writer(), response).await?;
+    let (client, writer) = down.halves();
+    let response_bytes = download(reader, &answer, writer, response, pin!(client.closed())).await?;
     Ok(Forwarded { status: answer.status, response_bytes, attempts })
 }
 
@@ -173,58 +176,66 @@ async fn stream_both(
         // The time for the answer begins when the request is complete: `answer_in_time` below.
         reader.set_response_deadline(now().checked_add(UPLOAD_TIME_MAX));
     }
-    let (answered, has_head) = (Cell::new(false), Cell::new(false));
-    let mut upload = pin!(upload(body, request, &answered));
+    let (uploaded, answered, has_head) = (Cell::new(false), Cell::new(false), Cell::new(false));
+    let mut upload = pin!(async {
+        upload(body, request, &answered).await?;
+        uploaded.set(true);
+        if answered.get() {
+            return Ok(());
+        }
+        // From here on the client is only watched.
+        body.closed().await;
+        Err(client_left())
+    });
     let mut download = pin!(async {
         let answer = reader.head().await?;
         has_head.set(true);
-        let response_bytes = download(reader, &answer, writer, response).await?;
+        // The other future watches the client.
+        let response_bytes = download(reader, &answer, writer, response, pin!(std::future::pending())).await?;
         Ok::<_, ForwardError>(Forwarded { status: answer.status, response_bytes, attempts: 1 })
     });
     let mut answer_in_time: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
-    let mut sent: Option<Result<(), ForwardError>> = None;
+    let mut upload_error = None;
     let result = poll_fn(|cx| {
-        if sent.is_none() {
+        // A client that ended its side after the request may still read a quick answer: watched from the head on.
+        if upload_error.is_none() && (!uploaded.get() || has_head.get()) {
             match upload.as_mut().poll(cx) {
                 // A client that broke off its body gets no answer that matters.
                 Poll::Ready(Err(error @ ForwardError::Downstream(_))) => return Poll::Ready(Err(error)),
                 // An upstream that stopped listening may have answered all the same.
-                Poll::Ready(result) => {
-                    sent = Some(result);
-                    answer_in_time = options.response_due.is_none().then(|| Box::pin(sleep(response_time)) as _);
-                }
-                Poll::Pending => {}
+                Poll::Ready(Err(error)) => upload_error = Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            let is_over = uploaded.get() || upload_error.is_some();
+            if is_over && answer_in_time.is_none() && options.response_due.is_none() {
+                answer_in_time = Some(Box::pin(sleep(response_time)));
             }
         }
         if let Poll::Ready(result) = download.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        if let (Some(timer), false) = (&mut answer_in_time, has_head.get()) {
-            if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(unanswered(ClientErrorKind::ResponseTimeout)));
-            }
+        if let (Some(timer), false) = (&mut answer_in_time, has_head.get())
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(unanswered(ClientErrorKind::ResponseTimeout)));
         }
         Poll::Pending
     })
     .await;
     answered.set(true);
-    if sent.is_none() && result.is_ok() {
+    if !uploaded.get() && upload_error.is_none() && result.is_ok() {
         // The client is still sending: hear it out, so that it can read its answer.
         let _ = race(upload, sleep(LINGER)).await;
     }
-    match (result, sent) {
+    match (result, upload_error) {
         // The failed write says more than the missing answer.
-        (Err(ForwardError::Upstream(error)), Some(Err(first))) if !error.is_answered() => Err(first),
+        (Err(ForwardError::Upstream(error)), Some(first)) if !error.is_answered() => Err(first),
         (result, _) => result,
     }
 }
 
 /// Pumps the request body. Once `answered` is set, what still comes is read for a while and thrown away.
-async fn upload(
-    from: &mut RequestReader,
-    to: &mut RequestWriter,
-    answered: &Cell<bool>,
-) -> Result<(), ForwardError> {
+async fn upload(from: &mut RequestReader, to: &mut RequestWriter, answered: &Cell<bool>) -> Result<(), ForwardError> {
     let mut thrown = 0;
     let mut parts = Parts::new();
     loop {
@@ -255,16 +266,22 @@ async fn upload(
     }
 }
 
+fn client_left() -> ForwardError {
+    ForwardError::Downstream(ConnError::Closed(std::io::ErrorKind::ConnectionAborted))
+}
+
 fn unanswered(kind: ClientErrorKind) -> ForwardError {
     ForwardError::Upstream(ClientError { kind, progress: Progress::Unanswered { reused: false } })
 }
 
-/// Pumps the response whose head is `answer`; gives its body's bytes.
+/// Pumps the response whose head is `answer`; gives its body's bytes. While the upstream is silent, `gone` is watched: a
+/// client that left would otherwise be noticed at the next byte, which may never come.
 async fn download(
     from: &mut ResponseReader,
     answer: &ResponseHead,
     to: &mut ResponseWriter,
     response: impl FnOnce(&ResponseHead, &mut HeadWriter<'_>),
+    mut gone: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<u64, ForwardError> {
     // Where no body follows, the length that the upstream tells is passed on (HEAD, 304).
     let framing = match answer.declared_length() {
@@ -290,7 +307,11 @@ async fn download(
                     to.write(ready).await?;
                     to.flush().await.map_err(ForwardError::from)
                 };
-                both(write, async { from.fill_body().await.map_err(ForwardError::from) }).await?;
+                let exchange = both(write, async { from.fill_body().await.map_err(ForwardError::from) });
+                match race(exchange, gone.as_mut()).await {
+                    Either::Left(result) => result?,
+                    Either::Right(()) => return Err(client_left()),
+                }
             }
         }
     }
@@ -312,10 +333,10 @@ async fn both<E>(
                 Poll::Pending => {}
             }
         }
-        if received.is_none() {
-            if let Poll::Ready(result) = read.as_mut().poll(cx) {
-                received = Some(result);
-            }
+        if received.is_none()
+            && let Poll::Ready(result) = read.as_mut().poll(cx)
+        {
+            received = Some(result);
         }
         match received.take() {
             Some(result) if written => Poll::Ready(result),

@@ -154,13 +154,12 @@ impl SseDecoder {
     }
 
     fn next_line(&mut self) -> Result<Option<Bytes>, SseError> {
-        if self.after_cr && self.input.first() == Some(&b'\n') {
-            self.input.advance(1);
-        }
         if self.input.is_empty() {
             return Ok(None);
         }
-        self.after_cr = false;
+        if std::mem::take(&mut self.after_cr) && self.input[0] == b'\n' {
+            self.input.advance(1);
+        }
         let Some(end) = memchr::memchr2(b'\r', b'\n', &self.input) else {
             self.check(self.line.len() + self.input.len())?;
             self.line.extend_from_slice(&self.input);
@@ -332,6 +331,7 @@ mod tests {
     #[test]
     fn fields_and_line_ends() {
         check("data: a\n\n", &["-|-|a|-"]);
+        check("data: a\r\n\ndata: b\n\r\ndata: c\r\r\n", &["-|-|a|-", "-|-|b|-", "-|-|c|-"]);
         check("data:a\r\rdata: b\r\n\r\n", &["-|-|a|-", "-|-|b|-"]);
         check("id: 7\r\nevent: message\r\ndata: {}\r\n\r\n", &["7|message|{}|-"]);
         check("data: a\ndata\ndata:  b\n\n", &["-|-|a\n\n b|-"]);

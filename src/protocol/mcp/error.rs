@@ -47,12 +47,13 @@ pub fn tool_failure(id: &[u8], text: &str) -> Bytes {
     result_response(id, &result)
 }
 
-/// A request of the gateway's own. `params` is JSON text.
-pub fn request(id: &str, method: &str, params: Option<&[u8]>) -> Bytes {
-    let mut out = BytesMut::with_capacity(64 + method.len() + params.map_or(0, <[u8]>::len));
-    out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
-    out.extend_from_slice(id.as_bytes());
-    out.extend_from_slice(b",\"method\":\"");
+/// A request of the gateway's own. Its id is a string made of `number`, which must be new: servers tell the requests of a
+/// session apart by nothing else, and a client's own ids are not like it. `params` is JSON text.
+pub fn request(number: u64, method: &str, params: Option<&[u8]>) -> Bytes {
+    let mut out = BytesMut::with_capacity(80 + method.len() + params.map_or(0, <[u8]>::len));
+    out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":\"agentlane-");
+    out.extend_from_slice(number.to_string().as_bytes());
+    out.extend_from_slice(b"\",\"method\":\"");
     out.extend_from_slice(method.as_bytes());
     out.extend_from_slice(b"\"");
     close_with_params(out, params)
@@ -87,7 +88,7 @@ mod tests {
             error_response(None, -32700, "x"),
             result_response(b"\"a\"", b"{}"),
             tool_failure(b"1", "line\nbreak"),
-            request("\"g\"", "ping", None),
+            request(7, "ping", None),
             notification("notifications/initialized", Some(b"{}")),
         ];
         for text in texts {

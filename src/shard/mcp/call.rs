@@ -92,7 +92,7 @@ async fn set_level(
         if !open.offers.logging && !identity {
             return Ok(false);
         }
-        let request = error::request("\"agentlane-level\"", "logging/setLevel", Some(&params));
+        let request = error::request(incoming.shard.call_id(), "logging/setLevel", Some(&params));
         let answer = upstream::ask(incoming.shard, session, &open, id, request, true, deadline).await?;
         leg::result_of(&answer).map(|_| true)
     };
@@ -130,7 +130,7 @@ async fn subscribe_shared(
     let open = leg::ready(incoming.shard, session, id).await?;
     let deadline = runtime::now() + incoming.backend.config.deadline;
     let params = envelope.params.and_then(|range| range.of(body));
-    let request = error::request("0", "resources/subscribe", params);
+    let request = error::request(incoming.shard.call_id(), "resources/subscribe", params);
     let answer = upstream::ask(incoming.shard, session, &open, id, request, true, deadline).await?;
     leg::result_of(&answer)?.ok_or_else(|| Fault::new(Kind::UpstreamBroken, "target sent no result"))
 }

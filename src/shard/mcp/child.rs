@@ -128,7 +128,7 @@ async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: In
 
 async fn handshake(shard: &Rc<Shard>, port: &ChildPort, params: &[u8], deadline: Instant) -> Result<Bytes, Fault> {
     let id = shard.call_id();
-    let request = error::request(&id.to_string(), "initialize", Some(params));
+    let request = with_id(&error::request(id, "initialize", Some(params)), id)?;
     let mut answer = ask_child(port, id, request, Some(deadline))?;
     while let Some(message) = answer.next().await? {
         let Some(data) = message.data else { continue };

@@ -20,9 +20,6 @@ use crate::protocol::mcp::{error, merge};
 use crate::session::{Leg, LegId, LegState, Offers, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 
-/// The id of the gateway's own requests. A string that no client uses by accident; on HTTP every request has its own
-/// stream anyway.
-const OWN_ID: &str = "\"agentlane\"";
 /// The first pause after a failed handshake; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -140,7 +137,7 @@ async fn catch_up(shard: &Rc<Shard>, session: &Rc<Session>, open: &Rc<OpenLeg>, 
     let _ = upstream::tell(shard, session, open, id, initialized, deadline).await;
     let level = session.log_level.borrow().clone();
     if let Some(params) = level.filter(|_| open.offers.logging) {
-        let request = error::request(OWN_ID, "logging/setLevel", Some(&params));
+        let request = error::request(shard.call_id(), "logging/setLevel", Some(&params));
         let _ = upstream::ask(shard, session, open, id, request, true, deadline).await;
     }
     let subscriptions: Vec<Bytes> =
@@ -149,7 +146,7 @@ async fn catch_up(shard: &Rc<Shard>, session: &Rc<Session>, open: &Rc<OpenLeg>, 
         let mut params = BytesMut::from(&b"{\"uri\":"[..]);
         params.put_slice(&uri);
         params.put_u8(b'}');
-        let request = error::request(OWN_ID, "resources/subscribe", Some(&params));
+        let request = error::request(shard.call_id(), "resources/subscribe", Some(&params));
         let _ = upstream::ask(shard, session, open, id, request, true, deadline).await;
     }
 }
@@ -161,10 +158,10 @@ async fn negotiate_http(
     deadline: Instant,
 ) -> Result<Opened, Fault> {
     let head = post_head(target, None, None);
-    let message = error::request(OWN_ID, "initialize", Some(&session.initialize_params));
+    let message = error::request(shard.call_id(), "initialize", Some(&session.initialize_params));
     let http = upstream::post(shard, &target.endpoint, &head, &[], message, true, Some(deadline)).await?;
     let upstream_session = http.head.headers.get("mcp-session-id").map(Bytes::copy_from_slice);
-    let mut answer = Answer::of(http).await?;
+    let mut answer = Answer::of(http, Some(deadline)).await?;
     if let Answer::Refused { status, .. } = &answer {
         return Err(Fault::new(Kind::UpstreamBroken, "target refused initialize").with(format!("status {status}")));
     }

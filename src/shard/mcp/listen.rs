@@ -135,7 +135,7 @@ async fn follow(
         .upstream_exchange(&target.endpoint, HttpMethod::Get, head, Default::default(), true, None)
         .await?;
     let fd = http.as_raw_fd();
-    let mut answer = Answer::of(http).await?;
+    let mut answer = Answer::of(http, None).await?;
     if let Answer::Refused { status, .. } = answer {
         // 405: it has no such stream. 404: it forgot the session; the next request will find out and negotiate anew.
         return if status >= 500 { Err(mcp_fault::internal("target failed")) } else { Ok(None) };

@@ -112,7 +112,7 @@ async fn pages(
     let (mut cursor, mut bytes, mut retried) = (None::<Bytes>, 0, false);
     while pages.len() < LIST_PAGES_MAX && bytes < LIST_BYTES_MAX {
         let params = cursor.as_ref().map(|cursor| [b"{\"cursor\":", &cursor[..], b"}"].concat());
-        let request = error::request("\"agentlane-list\"", list_method(kind), params.as_deref());
+        let request = error::request(shard.call_id(), list_method(kind), params.as_deref());
         let message = match upstream::ask(shard, session, &open, leg, request, true, deadline).await {
             Ok(message) => message,
             Err(fault) if !retried && fault.kind == Kind::SessionUnknown => {

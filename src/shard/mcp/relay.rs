@@ -184,7 +184,7 @@ async fn resume(call: &Call, last_event_id: Option<&Bytes>, retry: Option<u64>, 
         .shard
         .upstream_exchange(&target.endpoint, agentlane_wire::h1::Method::Get, head, Default::default(), true, None)
         .await?;
-    match Answer::of(http).await? {
+    match Answer::of(http, None).await? {
         Answer::Refused { status, body } => Err(upstream::refusal(status, &body)),
         answer => Ok(answer),
     }

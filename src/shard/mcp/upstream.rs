@@ -41,8 +41,8 @@ pub struct Message {
 pub enum Answer {
     /// One JSON document, not read yet.
     Json(Box<HttpAnswer>),
-    /// A stream of events.
-    Events { http: Box<HttpAnswer>, decoder: SseDecoder, ended: bool },
+    /// A stream of events, that must have said what is wanted by `deadline`.
+    Events { http: Box<HttpAnswer>, decoder: SseDecoder, ended: bool, deadline: Option<Instant> },
     /// A child's messages that belong to the request.
     Child { messages: channel::Receiver<Bytes>, deadline: Option<Instant> },
     /// Taken, without an answer.
@@ -52,8 +52,9 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Sorts an HTTP answer by its status and content type.
-    pub async fn of(mut http: HttpAnswer) -> Result<Answer, Fault> {
+    /// Sorts an HTTP answer by its status and content type. `deadline`: when the whole of it must have come.
+    pub async fn of(mut http: HttpAnswer, deadline: Option<Instant>) -> Result<Answer, Fault> {
+        http.end_by(deadline);
         let status = http.head.status;
         if !(200..300).contains(&status) {
             let body = http.read_all(REFUSAL_BYTES_MAX).await.unwrap_or_default();
@@ -66,7 +67,7 @@ impl Answer {
         let content_type = http.head.headers.known(Known::ContentType).unwrap_or_default();
         if media_type_is(content_type, "text/event-stream") {
             let decoder = SseDecoder::new(UPSTREAM_MESSAGE_BYTES_MAX);
-            return Ok(Answer::Events { http: Box::new(http), decoder, ended: false });
+            return Ok(Answer::Events { http: Box::new(http), decoder, ended: false, deadline });
         }
         if media_type_is(content_type, "application/json") {
             return Ok(Answer::Json(Box::new(http)));
@@ -83,7 +84,7 @@ impl Answer {
                 *self = Answer::Accepted;
                 Ok(Some(Message { data: Some(body), ..Message::default() }))
             }
-            Answer::Events { http, decoder, ended } => next_event(http, decoder, ended).await,
+            Answer::Events { http, decoder, ended, deadline } => next_event(http, decoder, ended, *deadline).await,
             Answer::Child { messages, deadline } => {
                 let message = match deadline {
                     Some(at) => {
@@ -117,7 +118,12 @@ impl Answer {
     }
 }
 
-async fn next_event(http: &mut HttpAnswer, decoder: &mut SseDecoder, ended: &mut bool) -> Result<Option<Message>, Fault> {
+async fn next_event(
+    http: &mut HttpAnswer,
+    decoder: &mut SseDecoder,
+    ended: &mut bool,
+    deadline: Option<Instant>,
+) -> Result<Option<Message>, Fault> {
     let broken = |fault| Fault::new(Kind::UpstreamBroken, "target sent a broken event stream").with(fault);
     loop {
         while let Some(event) = decoder.next_event().map_err(broken)? {
@@ -129,6 +135,7 @@ async fn next_event(http: &mut HttpAnswer, decoder: &mut SseDecoder, ended: &mut
         if *ended {
             return Ok(None);
         }
+        http.end_by(deadline);
         match http.chunk().await? {
             Some(chunk) => decoder.push(chunk),
             None => *ended = true,
@@ -217,7 +224,7 @@ pub async fn send(
             let leg = leg::leg_at(session, id)?;
             let TargetKind::Http(target) = &leg.target.kind else { return Err(mcp_fault::internal("leg of another kind")) };
             let http = post(shard, &target.endpoint, post_head, extra, request, repeatable, deadline).await?;
-            Answer::of(http).await
+            Answer::of(http, deadline).await
         }
         Transport::Stdio(port) => {
             let message = join(request.into().0);
@@ -249,7 +256,7 @@ pub async fn tell(
             let leg = leg::leg_at(session, id)?;
             let TargetKind::Http(target) = &leg.target.kind else { return Err(mcp_fault::internal("leg of another kind")) };
             let http = post(shard, &target.endpoint, post_head, &[], message, true, Some(deadline)).await?;
-            match Answer::of(http).await? {
+            match Answer::of(http, Some(deadline)).await? {
                 Answer::Refused { status, body } => Err(refusal(status, &body)),
                 answer => {
                     answer.finish().await;

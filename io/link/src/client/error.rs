@@ -71,10 +71,7 @@ impl ClientError {
     /// Yes when nothing was sent. When it was sent on a connection that had served before, and that connection broke
     /// without a byte of an answer, only if the request `is_repeatable`: the server may have acted on it.
     pub fn may_retry(&self, is_repeatable: bool) -> bool {
-        let broke = matches!(
-            self.kind,
-            ClientErrorKind::Closed | ClientErrorKind::Read(_) | ClientErrorKind::Write(_)
-        );
+        let broke = matches!(self.kind, ClientErrorKind::Closed | ClientErrorKind::Read(_) | ClientErrorKind::Write(_));
         match self.progress {
             Progress::NotSent => true,
             Progress::Unanswered { reused } => reused && broke && is_repeatable,

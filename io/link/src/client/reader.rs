@@ -205,8 +205,7 @@ impl ResponseReader {
     /// An error of this exchange at its present progress; the connection will not serve again.
     pub(super) fn fail(&mut self, kind: ClientErrorKind) -> ClientError {
         self.state = State::Failed;
-        let progress =
-            if self.answered { Progress::Answered } else { Progress::Unanswered { reused: self.reused } };
+        let progress = if self.answered { Progress::Answered } else { Progress::Unanswered { reused: self.reused } };
         ClientError { kind, progress }
     }
 }

@@ -113,10 +113,10 @@ impl RequestWriter {
             State::Failed => return Err(ClientErrorKind::Write(io::ErrorKind::BrokenPipe)),
             State::Idle | State::Done => return Err(ClientErrorKind::Request("no request was begun")),
         }
-        if bytes > 0 || last {
-            if let Some(head) = self.pending.take() {
-                parts.insert(0, head);
-            }
+        if (bytes > 0 || last)
+            && let Some(head) = self.pending.take()
+        {
+            parts.insert(0, head);
         }
         Ok(parts)
     }

@@ -11,6 +11,8 @@
 mod error;
 mod limits;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::io;
@@ -29,7 +31,6 @@ pub use writer::ResponseWriter;
 
 use crate::deadline::Deadlines;
 use crate::drain::{Drain, Seat};
-use crate::peek::{Peek, peek};
 use crate::sink::Sink;
 use crate::source::Source;
 
@@ -38,6 +39,8 @@ pub struct Connection {
     reader: RequestReader,
     writer: ResponseWriter,
     seat: Seat,
+    /// The client's bytes stopped making sense.
+    refused: bool,
 }
 
 impl Connection {
@@ -57,7 +60,7 @@ impl Connection {
         let deadlines = Deadlines::new(Shutdown::Read);
         let writer = ResponseWriter::new(Sink::new(write, deadlines.clone(), limits.write_time));
         let reader = RequestReader::new(Source::new(read, deadlines, bytes), limits);
-        Connection { reader, writer, seat: drain.seat() }
+        Connection { reader, writer, seat: drain.seat(), refused: false }
     }
 
     /// The next request's head, or `None` when the connection is over: the client closed or was silent for too long,
@@ -115,11 +118,7 @@ impl Connection {
     /// Begins a response of unknown length: chunks for HTTP/1.1, until the close for HTTP/1.0.
     ///
     /// The head goes out with the first [`Connection::write_chunk`], or with [`Connection::flush`].
-    pub fn start_stream(
-        &mut self,
-        status: u16,
-        headers: impl FnOnce(&mut HeadWriter<'_>),
-    ) -> Result<(), ConnError> {
+    pub fn start_stream(&mut self, status: u16, headers: impl FnOnce(&mut HeadWriter<'_>)) -> Result<(), ConnError> {
         self.start(status, Framing::Chunked, headers)
     }
 
@@ -153,6 +152,7 @@ impl Connection {
     /// or none is possible.
     pub async fn refuse(&mut self, error: &ConnError) -> Result<(), ConnError> {
         let Some(status) = error.status() else { return Ok(()) };
+        self.refused = true;
         self.writer.begin_refusal();
         if !self.writer.is_awaited() {
             return Ok(());
@@ -174,31 +174,18 @@ impl Connection {
     /// Both directions at once. `100 Continue` is sent first when the client waits for it.
     pub async fn duplex(&mut self) -> Result<(&mut RequestReader, &mut ResponseWriter), ConnError> {
         self.ask_for_body().await?;
-        self.settle();
+        self.writer.close |= self.seat.is_draining();
         Ok((&mut self.reader, &mut self.writer))
     }
 
-    /// The sending side alone.
-    pub fn writer(&mut self) -> &mut ResponseWriter {
-        &mut self.writer
+    /// The sending side, and the receiving side to be watched with [`RequestReader::closed`] meanwhile.
+    pub fn halves(&mut self) -> (&RequestReader, &mut ResponseWriter) {
+        (&self.reader, &mut self.writer)
     }
 
-    /// Waits until the client has left; never ends while it is there. May be dropped.
-    ///
-    /// A client that has ended its sending side counts as gone. One that has sent the next request early cannot be
-    /// watched: then this waits for ever, and a write will tell.
+    /// Waits until the client has left; see [`RequestReader::closed`].
     pub async fn closed(&self) {
-        loop {
-            let ended = self.reader.source.ended
-                || self.reader.source.half.readable().await.is_err()
-                || peek(&self.reader.source.half) == Peek::Ended;
-            if ended {
-                return;
-            }
-            if peek(&self.reader.source.half) == Peek::Bytes {
-                return std::future::pending().await;
-            }
-        }
+        self.reader.closed().await;
     }
 
     /// Whether a response has been begun for the current request.
@@ -239,11 +226,13 @@ impl Connection {
         stream.map(|stream| (stream, rest)).map_err(|_| io::Error::other("halves of two sockets"))
     }
 
-    /// Ends the connection so that the client can read the last answer: the sending side first, then, for a bounded
-    /// time and amount, what the client still sends is heard out.
+    /// Ends the connection so that the client can read the last answer: the sending side first; then, unless the client
+    /// has said all it had to say, what it still sends is heard out for a bounded time and amount. Closing a socket with
+    /// unread bytes would reset it, and the answer with it.
     pub async fn close(mut self) {
+        let said_all = !self.refused && self.reader.is_done() && self.reader.source.buf.is_empty();
         self.writer.sink.end();
-        if !self.reader.source.ended {
+        if !said_all && !self.reader.source.ended {
             self.reader.linger().await;
         }
     }

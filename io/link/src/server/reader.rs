@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use agentlane_runtime::{Parts, now};
+use agentlane_runtime::{Parts, now, yield_now};
 use agentlane_wire::h1::{BodyDecoder, Decoded, Framing, H1Error, HeadParser, RequestHead};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{ConnError, ServerLimits};
 use crate::drain::Seat;
+use crate::peek::{Peek, peek};
 use crate::source::{Source, Taken};
 
 /// A client that asks again within this time is waited for with a buffer in hand: one operation a request. Any other
@@ -57,11 +58,11 @@ impl RequestReader {
     pub(super) async fn head(&mut self, seat: &Seat) -> Result<Option<RequestHead>, ConnError> {
         self.head_due = None;
         loop {
-            if !self.source.buf.is_empty() {
-                if let Some(head) = self.parser.request(&mut self.source.buf, &self.limits.head)? {
-                    self.begin(&head);
-                    return Ok(Some(head));
-                }
+            if !self.source.buf.is_empty()
+                && let Some(head) = self.parser.request(&mut self.source.buf, &self.limits.head)?
+            {
+                self.begin(&head);
+                return Ok(Some(head));
             }
             // An empty line before a request is no request yet.
             let idle = self.source.buf.is_empty() || &self.source.buf[..] == b"\r\n";
@@ -179,6 +180,24 @@ impl RequestReader {
     /// Receives more of the body.
     pub(crate) async fn fill_body(&mut self) -> Result<(), ConnError> {
         self.fill(now().checked_add(self.limits.body_time)).await
+    }
+
+    /// Waits until the client has left; never ends while it is there. May be dropped.
+    ///
+    /// A client that has ended its sending side counts as gone. One that has sent the next request early cannot be
+    /// watched: then this waits for ever, and a write will tell.
+    pub async fn closed(&self) {
+        loop {
+            if self.source.ended || self.source.half.readable().await.is_err() {
+                return;
+            }
+            match peek(&self.source.half) {
+                Peek::Ended => return,
+                Peek::Bytes => return std::future::pending().await,
+                // Woken for nothing: let the others run before asking again.
+                Peek::Silent => yield_now().await,
+            }
+        }
     }
 
     /// Whether any of the current body was taken, so that the request cannot be told anew.

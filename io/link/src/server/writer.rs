@@ -221,10 +221,10 @@ impl ResponseWriter {
                 }
             }
         }
-        if bytes > 0 || last {
-            if let Some(head) = self.pending.take() {
-                parts.insert(0, head);
-            }
+        if (bytes > 0 || last)
+            && let Some(head) = self.pending.take()
+        {
+            parts.insert(0, head);
         }
         Ok(parts)
     }

@@ -50,7 +50,10 @@ fn check_answer(answer: &'static str, expected: Result<&str, (ClientErrorKind, P
 #[test]
 fn responses_of_every_framing() {
     check_answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Ok("200 hi"));
-    check_answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\nA: b\r\n\r\n", Ok("200 hi!"));
+    check_answer(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\nA: b\r\n\r\n",
+        Ok("200 hi!"),
+    );
     check_answer("HTTP/1.1 200 OK\r\n\r\nuntil close", Ok("200 until close"));
     check_answer("HTTP/1.0 404 No\r\nContent-Length: 0\r\n\r\n", Ok("404 "));
     check_answer("HTTP/1.1 204 No Content\r\n\r\n", Ok("204 "));
@@ -66,7 +69,10 @@ fn responses_that_are_refused() {
     check_answer("", Err((ClientErrorKind::Closed, Progress::Unanswered { reused: false })));
     check_answer("HTTP/1.1 200 OK\r\nContent-Le", answered(ClientErrorKind::Closed));
     check_answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi", answered(ClientErrorKind::Closed));
-    check_answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", answered(ClientErrorKind::Closed));
+    check_answer(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        answered(ClientErrorKind::Closed),
+    );
     check_answer("HTTP/1.1 101 Switching Protocols\r\n\r\n", answered(ClientErrorKind::UnexpectedUpgrade));
     check_answer("SSH-2.0-x\r\n", answered(ClientErrorKind::Malformed(H1Error::StatusLine)));
     check_answer(
@@ -78,8 +84,10 @@ fn responses_that_are_refused() {
         answered(ClientErrorKind::Malformed(H1Error::BodyTooLarge)),
     );
     check_answer(
-        const { "HTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\n\
-                 HTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\n" },
+        const {
+            "HTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\n\
+                 HTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 102 \r\n\r\n"
+        },
         answered(ClientErrorKind::TooManyInterim),
     );
 }

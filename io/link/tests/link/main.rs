@@ -15,9 +15,7 @@ use std::time::Duration;
 use agentlane_link::Drain;
 use agentlane_link::server::{Connection, ServerLimits};
 use agentlane_runtime::local::Notify;
-use agentlane_runtime::{
-    Driver, ListenOptions, Listener, Parts, RuntimeChoice, ShardOptions, block_on, select, spawn,
-};
+use agentlane_runtime::{Driver, ListenOptions, Listener, Parts, RuntimeChoice, ShardOptions, block_on, select, spawn};
 use bytes::Bytes;
 
 /// How long a peer waits before the test fails.
@@ -26,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs `test` under each driver that works here.
 fn each_driver(test: impl Fn(Driver)) {
     let mut drivers = vec![Driver::Epoll];
-    drivers.extend(select(RuntimeChoice::Monoio, 1, 256).ok().map(|found| found.driver).filter(|d| *d != Driver::Epoll));
+    drivers
+        .extend(select(RuntimeChoice::Monoio, 1, 256).ok().map(|found| found.driver).filter(|d| *d != Driver::Epoll));
     drivers.extend(select(RuntimeChoice::Glommio, 1, 256).ok().map(|found| found.driver));
     for driver in drivers {
         println!("driver: {driver}");
@@ -184,10 +183,7 @@ impl Peer {
 }
 
 /// An upstream: `handle` gets each of the first `connections` connections with its number, one after the other.
-fn upstream(
-    connections: usize,
-    handle: impl Fn(Peer, usize) + Send + 'static,
-) -> (SocketAddr, JoinHandle<()>) {
+fn upstream(connections: usize, handle: impl Fn(Peer, usize) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {

@@ -14,7 +14,12 @@ use agentlane_wire::h1::{Framing, HeadWriter, RequestHead, request_head};
 use crate::{Server, each_driver, short, upstream};
 
 /// One exchange as the gateway does it: end-to-end headers only, both ways.
-async fn pass(down: &mut Connection, pool: &Pool, addr: SocketAddr, head: &RequestHead) -> Result<Forwarded, ForwardError> {
+async fn pass(
+    down: &mut Connection,
+    pool: &Pool,
+    addr: SocketAddr,
+    head: &RequestHead,
+) -> Result<Forwarded, ForwardError> {
     let options = Forward {
         method: head.method,
         is_repeatable: head.method.is_idempotent(),
@@ -22,7 +27,10 @@ async fn pass(down: &mut Connection, pool: &Pool, addr: SocketAddr, head: &Reque
         body_idle: None,
     };
     let request = |dst: &mut bytes::BytesMut, framing: Framing| {
-        request_head(dst, head.method_str(), head.path_and_query()).forward(&head.headers, |_| false).framing(framing).finish()
+        request_head(dst, head.method_str(), head.path_and_query())
+            .forward(&head.headers, |_| false)
+            .framing(framing)
+            .finish()
     };
     let endpoint = pool.endpoint(addr);
     forward(down, &endpoint, options, head.framing, request, |answer, out: &mut HeadWriter<'_>| {
@@ -76,7 +84,11 @@ fn small_exchanges_over_one_connection_each() {
         });
         let server = gateway(driver, 1, ServerLimits::default(), addr);
         let mut peer = server.connect();
-        for body in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", "Content-Length: 5\r\n\r\nhello"] {
+        for body in [
+            "Content-Length: 5\r\n\r\nhello",
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            "Content-Length: 5\r\n\r\nhello",
+        ] {
             peer.send(format!(
                 "POST /a?b HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, foo, authorization\r\nFoo: hop\r\nX-A: 1\r\nTE: trailers\r\n\
                  Authorization: t\r\n{body}"
@@ -220,6 +232,31 @@ fn events_pass_as_they_come() {
 }
 
 #[test]
+fn a_client_that_leaves_a_silent_stream_ends_it_upstream() {
+    each_driver(|driver| {
+        let (addr, thread) = upstream(2, |mut peer, _| {
+            peer.head();
+            peer.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: a\n\n");
+            // Silent from now on: only the end of the connection is awaited.
+            peer.rest();
+        });
+        let server = gateway(driver, 2, ServerLimits::default(), addr);
+        // One request that came at once, one whose body was streamed.
+        for pause in [0, 50] {
+            let mut peer = server.connect();
+            peer.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nh");
+            std::thread::sleep(Duration::from_millis(pause));
+            peer.send("i");
+            peer.head();
+            peer.expect("9\r\ndata: a\n\n\r\n");
+            drop(peer);
+        }
+        thread.join().unwrap();
+        server.join();
+    });
+}
+
+#[test]
 fn an_old_client_gets_the_body_until_the_close() {
     each_driver(|driver| {
         let (addr, thread) = upstream(1, |mut peer, _| {
@@ -242,7 +279,12 @@ fn an_answer_that_breaks_off_is_not_completed() {
     each_driver(|driver| {
         let (addr, thread) = upstream(2, |mut peer, number| {
             peer.head();
-            peer.send(["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"][number]);
+            peer.send(
+                [
+                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
+                    "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi",
+                ][number],
+            );
         });
         let server = gateway(driver, 2, ServerLimits::default(), addr);
         for expected in ["2\r\nhi\r\n", "hi"] {
@@ -270,7 +312,7 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
         let start = Instant::now();
         peer.expect("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n");
         let rest = peer.rest();
-        assert!(rest.ends_with("\r\n\r\nno"), "{rest:?}");
+        assert!(rest.ends_with("\r\nno"), "{rest:?}");
         assert!(start.elapsed() < Duration::from_secs(5));
         server.join();
         thread.join().unwrap();

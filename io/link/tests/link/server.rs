@@ -240,7 +240,10 @@ fn streams_in_chunks_or_until_the_close() {
             while connection.head().await.unwrap().is_some() {
                 connection.start_stream(200, |_| ()).unwrap();
                 connection.flush().await.unwrap();
-                connection.write_chunk([Bytes::from("ab"), Bytes::new(), Bytes::from("c")].into_iter().collect()).await.unwrap();
+                connection
+                    .write_chunk([Bytes::from("ab"), Bytes::new(), Bytes::from("c")].into_iter().collect())
+                    .await
+                    .unwrap();
                 connection.write_chunk(Parts::new()).await.unwrap();
                 connection.write_chunk(part("de")).await.unwrap();
                 connection.finish().await.unwrap();

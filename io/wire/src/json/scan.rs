@@ -36,25 +36,31 @@ impl Default for ScanLimits {
 /// that is repeated or spelt with escapes: two parsers could then disagree on what the message asks for.
 #[inline]
 pub fn scan(bytes: &[u8], limits: &ScanLimits) -> Result<Envelope, JsonError> {
-    simd::run(Scan { bytes, limits: *limits })
+    let mut envelope = Envelope::default();
+    simd::run(Scan { bytes, limits, envelope: &mut envelope })?;
+    Ok(envelope)
 }
 
 /// `scan` at a given level, for tests that compare levels.
 pub fn scan_at(level: Level, bytes: &[u8], limits: &ScanLimits) -> Result<Envelope, JsonError> {
-    simd::run_at(level, Scan { bytes, limits: *limits })
+    let mut envelope = Envelope::default();
+    simd::run_at(level, Scan { bytes, limits, envelope: &mut envelope })?;
+    Ok(envelope)
 }
 
 struct Scan<'a> {
     bytes: &'a [u8],
-    limits: ScanLimits,
+    limits: &'a ScanLimits,
+    /// Filled in place: a copy right after many small writes would wait for them.
+    envelope: &'a mut Envelope,
 }
 
 impl Kernel for Scan<'_> {
-    type Output = Result<Envelope, JsonError>;
+    type Output = Result<(), JsonError>;
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> Self::Output {
-        let Scan { bytes, limits } = self;
+        let Scan { bytes, limits, envelope } = self;
         if bytes.len() >= u32::MAX as usize {
             return Err(JsonError::new(JsonErrorKind::TooLarge, 0));
         }
@@ -71,14 +77,14 @@ impl Kernel for Scan<'_> {
         if bytes.len() < limits.validate_below as usize {
             validate::check(lanes, bytes, limits.max_depth)?;
         }
-        let mut walk = Walk { lanes, bytes, envelope: Envelope::default(), id: None };
+        let mut walk = Walk { lanes, bytes, envelope, id: None };
         let end = walk.message(start, limits.max_depth)?;
         walk::end_of_text(bytes, end)?;
         if let Some(range) = walk.id {
             walk.envelope.id = Some(Id { kind: IdKind::of(&bytes[range.usize()]), range });
         }
         walk.envelope.classify(bytes);
-        Ok(walk.envelope)
+        Ok(())
     }
 }
 
@@ -90,7 +96,7 @@ const META: u32 = 3;
 struct Walk<'a, L> {
     lanes: L,
     bytes: &'a [u8],
-    envelope: Envelope,
+    envelope: &'a mut Envelope,
     id: Option<Range32>,
 }
 

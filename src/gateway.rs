@@ -191,6 +191,7 @@ impl Shards {
                 access: access.cloned(),
                 json: document.process.logging.format == config::LogFormat::Json,
                 upstream: upstream_limits(document),
+                sessions_max: document.shards.sessions_max as usize,
             };
             let (driver, ready) = (plan.driver, ready.clone());
             let thread = std::thread::Builder::new().name(options.name.clone()).spawn(move || {
@@ -236,6 +237,7 @@ struct Seed {
     access: Option<AccessSink>,
     json: bool,
     upstream: ClientLimits,
+    sessions_max: usize,
 }
 
 impl Seed {
@@ -257,6 +259,7 @@ impl Seed {
             metrics: Metrics::new(self.registry, self.index),
             access,
             upstream: self.upstream,
+            sessions_max: self.sessions_max,
         }
     }
 }

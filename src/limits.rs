@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Sessions that one shard holds; `initialize` above it is answered 503.
-pub const SESSIONS_MAX: usize = 200_000;
 /// Requests of one session that wait for an answer; one above it is answered with a JSON-RPC error.
 pub const SESSION_IN_FLIGHT_MAX: usize = 512;
 /// Requests from servers that wait for the client's answer, per session; one above it is refused upstream.

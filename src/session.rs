@@ -12,7 +12,7 @@ use agentlane_runtime::local::Notify;
 use bytes::Bytes;
 
 use crate::backend::mcp::Target;
-use crate::limits::{SESSION_SERVER_REQUESTS_MAX, SESSIONS_MAX};
+use crate::limits::SESSION_SERVER_REQUESTS_MAX;
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::streams::Streams;
 
@@ -269,8 +269,9 @@ impl Session {
 }
 
 /// The sessions of one shard.
-#[derive(Default)]
 pub struct SessionTable {
+    /// More than so many are not taken.
+    max: usize,
     sessions: HashMap<Bytes, Rc<Session>>,
 }
 
@@ -279,12 +280,16 @@ pub struct SessionTable {
 pub struct TableFull;
 
 impl SessionTable {
+    pub fn new(max: usize) -> Self {
+        SessionTable { max, sessions: HashMap::new() }
+    }
+
     pub fn get(&self, id: &[u8]) -> Option<Rc<Session>> {
         self.sessions.get(id).cloned()
     }
 
     pub fn insert(&mut self, session: Rc<Session>) -> Result<(), TableFull> {
-        if self.sessions.len() >= SESSIONS_MAX {
+        if self.sessions.len() >= self.max {
             return Err(TableFull);
         }
         self.sessions.insert(session.id.clone(), session);
@@ -298,6 +303,11 @@ impl SessionTable {
             self.sessions.shrink_to(self.sessions.len() * 2);
         }
         removed
+    }
+
+    /// Whether another session would be refused.
+    pub fn is_full(&self) -> bool {
+        self.sessions.len() >= self.max
     }
 
     pub fn len(&self) -> usize {

@@ -369,7 +369,7 @@ fn accept_content_type_and_method_are_checked() {
     let ask = |method: &str, headers: &[(&str, &str)]| {
         let mut all = vec![("mcp-session-id", session)];
         all.extend(headers);
-        let body = if method == "GET" { String::new() } else { message(1, "ping", json!({})) };
+        let body = if ["GET", "HEAD", "TRACE"].contains(&method) { String::new() } else { message(1, "ping", json!({})) };
         Peer::connect(endpoint.address).ask(method, "/mcp", &all, body)
     };
     let json_type = ("content-type", "application/json");

@@ -199,7 +199,8 @@ async fn endpoint(
     match (&head.method, session) {
         (HttpMethod::Post, session) => {
             let passed_on = mcp::upstream::passed_on(&head.headers, edits);
-            let incoming = Incoming { shard, backend, session, passed_on: &passed_on };
+            let prefers_events = mcp::prefers_events(&head.headers);
+            let incoming = Incoming { shard, backend, session, passed_on: &passed_on, prefers_events };
             mcp::post(incoming, body, responder, record).await;
         }
         (_, None) => {

@@ -51,6 +51,8 @@ pub struct Parts {
     pub metrics: Metrics,
     pub access: Option<AccessLog>,
     pub upstream: ClientLimits,
+    /// `initialize` above it is answered 503.
+    pub sessions_max: usize,
 }
 
 /// One shard. Everything on its thread shares it.
@@ -124,7 +126,7 @@ impl Shard {
             control: parts.control,
             sealer: parts.sealer,
             pool: Pool::new(parts.upstream),
-            sessions: RefCell::default(),
+            sessions: RefCell::new(SessionTable::new(parts.sessions_max)),
             metrics: parts.metrics,
             drain: Drain::new(),
             backends: RefCell::default(),

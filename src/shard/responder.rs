@@ -103,6 +103,20 @@ impl<'a> Responder<'a> {
         self.end().await
     }
 
+    /// An answer as the one event of a stream that the client can come back to.
+    pub async fn event_answer(&mut self, session: &Session, body: Bytes) -> Result<(), Gone> {
+        let (stream, priming) = (session.streams.borrow_mut().open(), session.revision.has_priming_events());
+        self.begin_events().await?;
+        if priming {
+            let position = session.streams.borrow_mut().position(stream);
+            self.prime(position).await?;
+        }
+        let (id, _) = session.streams.borrow_mut().push(stream, body.clone());
+        session.streams.borrow_mut().end(stream);
+        self.event(id, &body).await?;
+        self.end().await
+    }
+
     /// 202 without a body.
     pub async fn accepted(&mut self) -> Result<(), Gone> {
         self.whole(202, None, Bytes::new()).await
@@ -299,6 +313,7 @@ pub fn write_headers(head: &mut HeadWriter<'_>, headers: &[(Bytes, Bytes)], edit
     for (name, value) in edits.written() {
         head.header(std::str::from_utf8(name).unwrap_or_default(), value);
     }
+    head.header("date", agentlane_link::date());
 }
 
 /// Relays a forwarded request's answer to the connection here. An error: the connection cannot be used any more.

@@ -58,7 +58,10 @@ pub async fn request(
             error::fault_response(Some(&id), &fault)
         }
     };
-    let _ = responder.json(200, response).await;
+    let _ = match incoming.prefers_events {
+        true => responder.event_answer(session, response).await,
+        false => responder.json(200, response).await,
+    };
 }
 
 async fn list(

@@ -107,6 +107,12 @@ fn is_loopback_host(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
+/// Whether `Accept` names events before JSON.
+pub fn prefers_events(headers: &agentlane_wire::h1::Headers) -> bool {
+    let mut ranges = headers.known_all(Known::Accept).flat_map(agentlane_wire::h1::list);
+    ranges.find(|range| range.first() != Some(&b'*')).is_some_and(|first| upstream::media_type_is(first, "text/event-stream"))
+}
+
 /// Whether a media range of `Accept` covers a type (RFC 9110, 12.5.1), unless its weight is zero.
 fn accepts(range: &[u8], media_type: &str) -> bool {
     let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
@@ -143,6 +149,8 @@ pub struct Incoming<'a> {
     pub session: Option<Rc<Session>>,
     /// The client's headers that targets get as well.
     pub passed_on: &'a [u8],
+    /// The client names events before JSON in `Accept`: where both would do, it gets events.
+    pub prefers_events: bool,
 }
 
 /// Serves a POST.

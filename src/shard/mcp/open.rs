@@ -26,6 +26,9 @@ pub async fn initialize(
 ) -> Result<(Rc<Session>, Bytes), Fault> {
     let id = envelope.answer_id().ok_or_else(|| Fault::new(Kind::InvalidRequest, "initialize without id"))?;
     let session = new_session(shard, backend, message, envelope)?;
+    if shard.sessions.borrow().is_full() {
+        return Err(mcp_fault::overloaded());
+    }
     let legs = session.leg_ids();
     let outcomes = runtime::join_all(legs.into_iter().map(|leg| leg::open(shard, &session, leg, true))).await;
     let result = match answer(backend, &session, &outcomes) {

@@ -76,8 +76,22 @@ pub struct SharedChild {
 #[derive(Clone)]
 pub struct ChildPort {
     pub commands: Sender<ChildCommand>,
+    /// Beside the commands, because a child that reads nothing must end as well.
+    stop: Sender<()>,
     /// Set when the child has gone.
     pub closed: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl ChildPort {
+    pub fn new(commands: Sender<ChildCommand>, stop: Sender<()>) -> Self {
+        ChildPort { commands, stop, closed: Arc::default() }
+    }
+
+    /// Ends the child, whatever it is doing: its input at once, the process politely and then by force.
+    pub fn stop(&self) {
+        // Full: it was told already.
+        let _ = self.stop.try_send(());
+    }
 }
 
 /// What a session says to a child's owner.
@@ -92,8 +106,6 @@ pub enum ChildCommand {
     Attach { session: u64, events: Sender<Bytes> },
     /// The session ended.
     Detach { session: u64 },
-    /// The last session ended: stop the child.
-    Stop,
 }
 
 /// What shards ask of control: children. Everything else goes over channels of its own kind.

@@ -48,7 +48,8 @@ pub enum HeaderEdit {
 /// Changes in their order; nothing for most requests.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderEdits {
-    edits: SmallVec<[HeaderEdit; 2]>,
+    /// Without allocation while there is none: the state of a request stays small.
+    edits: Vec<HeaderEdit>,
 }
 
 impl HeaderEdits {

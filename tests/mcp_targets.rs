@@ -41,6 +41,14 @@ fn missing(list: &Value) -> Vec<&str> {
     each(&list["_meta"]["dev.agentlane/missing"], "target")
 }
 
+/// Sockets of a child beside its standard streams.
+fn inherited_sockets(pid: u32) -> Vec<String> {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a running child").flatten();
+    let inherited = descriptors.filter(|entry| !["0", "1", "2"].contains(&&*entry.file_name().to_string_lossy()));
+    let targets = inherited.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.map(|target| target.to_string_lossy().into_owned()).filter(|target| target.starts_with("socket:")).collect()
+}
+
 // Targets that fail
 
 #[test]
@@ -477,9 +485,12 @@ fn what_a_server_says_by_itself_comes_on_the_session_s_stream() {
     assert_eq!(client.post(&answer.to_string()).status, 202);
     let answer = server.await_seen("the answer", |seen| seen.message.get("result").is_some());
     assert_eq!((answer.id(), answer.session.as_deref()), (&json!("s-1"), Some("web-1")));
-    // The child's own notices come on the same stream.
-    client.call("notes__add_note", json!({ "text": "milk" }));
-    assert_eq!(stream.message().expect("a notice")["method"], "notifications/resources/list_changed");
+    // A child has one stream for all it says: while it serves a call, its notices go with the answer.
+    let params = json!({ "name": "notes__add_note", "arguments": { "text": "milk" } });
+    let answer = client.post(&message(1, "tools/call", params));
+    if !answer.text().contains("notifications/resources/list_changed") {
+        assert_eq!(stream.message().expect("a notice")["method"], "notifications/resources/list_changed");
+    }
     say.send(json!({ "jsonrpc": "2.0", "id": 5, "method": "ping" })).expect("the server listens");
     server.await_seen("its ping answered", |seen| seen.id() == &json!(5) && seen.message["result"] == json!({}));
     client.end();
@@ -638,6 +649,9 @@ fn the_end_of_a_session_is_the_end_of_those_behind_it() {
     other.call("notes__list_notes", json!({}));
     let children = children_of(gateway.pid());
     assert_eq!(children.len(), 2, "one child for each session");
+    for &child in &children {
+        assert!(inherited_sockets(child).is_empty(), "{:?}", inherited_sockets(child));
+    }
     assert!([200, 202, 204].contains(&client.end().status));
     for server in [&one, &two] {
         let ended = server.await_seen("the end", |seen| seen.verb == "DELETE");

@@ -176,7 +176,9 @@ fn metrics_tell_of_every_shard() {
     let metrics = parse_metrics(&gateway.metrics());
     let sum = |family: &str, having: &str| -> f64 {
         let samples = metrics.get(family).unwrap_or_else(|| panic!("no {family}"));
-        samples.iter().filter(|(labels, _)| labels.contains(having)).map(|(_, value)| value).sum()
+        let having: Vec<&str> = having.split(',').collect();
+        let fits = |labels: &str| having.iter().all(|label| labels.contains(label));
+        samples.iter().filter(|(labels, _)| fits(labels)).map(|(_, value)| value).sum()
     };
     let plain = "route=\"plain\"";
     assert_eq!(sum("agentlane_requests_total", "route=\"plain\",status=\"2xx\""), 20.0);

@@ -21,6 +21,8 @@ pub enum FailureMode {
 pub struct McpBackend {
     /// Which endpoint this is, across reloads: sessions belong to it.
     pub key: String,
+    /// Its place among the MCP backends of the snapshot.
+    pub index: usize,
     pub targets: Vec<Arc<Target>>,
     /// Names outward carry their target's.
     pub prefixed: bool,

@@ -35,11 +35,11 @@ impl Weighted {
         Weighted { backends, total }
     }
 
-    /// The backend for the `ticket`-th request: exact shares over any run of as many requests as the weights add up to,
+    /// The backend for the `ticket`-th request, with its place: exact shares over any run of as many requests as the weights add up to,
     /// spread rather than in blocks. `None` without a backend of weight.
-    pub fn pick(&self, ticket: u64) -> Option<&Backend> {
+    pub fn pick(&self, ticket: u64) -> Option<(usize, &Backend)> {
         if let [(backend, weight)] = self.backends.as_slice() {
-            return (*weight > 0).then_some(backend);
+            return (*weight > 0).then_some((0, backend));
         }
         if self.total == 0 {
             return None;
@@ -47,13 +47,18 @@ impl Weighted {
         // A stride that shares no divisor with the total visits every ticket once per round.
         let stride = (1..).map(|step| self.total / 2 + step).find(|&step| gcd(step, self.total) == 1)?;
         let mut place = ((ticket % u64::from(self.total)) * u64::from(stride) % u64::from(self.total)) as u32;
-        for (backend, weight) in &self.backends {
+        for (index, (backend, weight)) in self.backends.iter().enumerate() {
             if place < *weight {
-                return Some(backend);
+                return Some((index, backend));
             }
             place -= weight;
         }
         None
+    }
+
+    /// The backend at a place that [`Weighted::pick`] gave.
+    pub fn get(&self, place: usize) -> Option<&Backend> {
+        self.backends.get(place).map(|(backend, _)| backend)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Backend> {
@@ -82,7 +87,7 @@ mod tests {
             let total: u32 = weights.iter().sum();
             let mut counts = vec![0; weights.len()];
             for ticket in 100..100 + u64::from(total) {
-                counts[weighted.pick(ticket).unwrap().name().parse::<usize>().unwrap()] += 1;
+                counts[weighted.pick(ticket).unwrap().1.name().parse::<usize>().unwrap()] += 1;
             }
             assert_eq!(counts, weights);
         }

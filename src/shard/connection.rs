@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use agentlane_link::server::Connection;
 use agentlane_runtime as runtime;
@@ -106,14 +107,14 @@ async fn request(
         shard.metrics.unrouted.inc();
         return local(connection, LocalReply::new(404), &HeaderEdits::default(), record).await;
     };
-    record.route = Some(route.clone());
+    record.route = Some(route.index);
     let mut changes = Changes::default();
     if let Verdict::Reply(reply) = route.chain.request(&view, &matched, &mut changes) {
         return local(connection, reply, &changes.response, record).await;
     }
     let backend = route.backends.pick(active.turn(route));
-    record.backend = backend.cloned();
-    match backend {
+    record.backend = backend.map(|(place, _)| place);
+    match backend.map(|(_, backend)| backend) {
         None => {
             record.fault = Some(Kind::NoBackend.label());
             local(connection, LocalReply::new(503), &changes.response, record).await
@@ -132,7 +133,7 @@ async fn request(
             if let Err(fault) = mcp::guard(&view, backend, route.chain.cors(), host_known) {
                 return refuse(connection, &changes.response, record, &fault).await;
             }
-            mcp_request(shard, active, connection, client, head, &backend.key, changes, record).await
+            mcp_request(shard, active, connection, client, head, backend.index, changes, record).await
         }
     }
 }
@@ -145,15 +146,12 @@ async fn mcp_request(
     connection: &mut Connection,
     client: &Client,
     head: &RequestHead,
-    key: &str,
+    backend: usize,
     changes: Changes,
     record: &mut Record,
 ) -> After {
-    let Some(backend) = shard.mcp_backend(key) else {
-        let fault = Fault::new(Kind::NoBackend, "backend is not configured");
-        return refuse(connection, &changes.response, record, &fault).await;
-    };
-    let owner = mcp::owner(shard, &backend, head.headers.known(Known::McpSessionId));
+    let backend = &active.mcp[backend];
+    let owner = mcp::owner(shard, backend, head.headers.known(Known::McpSessionId));
     let owner = match owner {
         Ok(Owner::There(owner)) if client.fresh => return After::Move(owner),
         Ok(owner) => owner,
@@ -176,7 +174,7 @@ async fn mcp_request(
         return forward_to(shard, connection, client, head, body, owner, changes, record).await;
     }
     let mut responder = Responder::connection(connection, changes.response);
-    endpoint(shard, &backend, owner, head, body, &changes.request, &mut responder, record).await;
+    endpoint(shard, backend, owner, head, body, &changes.request, &mut responder, record).await;
     if responder.is_gone() { After::Close } else { After::Next }
 }
 
@@ -280,7 +278,7 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     let route = bind.and_then(|bind| bind.listener(view.host)).and_then(|listener| listener.route(&view));
     let mut responder = Responder::mesh(forwarded.reply);
     let backend = route.as_ref().and_then(|(route, _)| {
-        record.route = Some((*route).clone());
+        record.route = Some(route.index);
         route.backends.iter().find_map(|backend| match backend {
             Backend::Mcp(mcp) => shard.mcp_backend(&mcp.key),
             Backend::Http(_) => None,
@@ -347,14 +345,15 @@ async fn refuse(connection: &mut Connection, edits: &HeaderEdits, record: &mut R
 /// Counts a request and writes its record.
 fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, record: &Record) {
     let duration = record.began.elapsed();
-    if let Some(route) = &record.route {
+    let route = record.route.map(|index| &active.snapshot.routes[index]);
+    if let Some(route) = route {
         active.routes[route.index].count(record, duration);
     }
     shard.metrics.mcp(record);
     let mut access = shard.access.borrow_mut();
     let Some(access) = access.as_mut() else { return };
     access.record(&AccessRecord {
-        start: record.started,
+        start: SystemTime::now() - duration,
         shard: shard.index,
         remote: client.peer,
         method: head.method_str(),
@@ -364,11 +363,11 @@ fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, r
         duration,
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
-        listener: record.route.as_ref().map(|route| route.listener.as_str()),
-        route: record.route.as_ref().map(|route| route.name.as_str()),
-        backend: record.backend.as_ref().map(Backend::name),
+        listener: route.map(|route| route.listener.as_str()),
+        route: route.map(|route| route.name.as_str()),
+        backend: route.zip(record.backend).and_then(|(route, place)| route.backends.get(place)).map(Backend::name),
         mcp_method: record.mcp_method,
-        mcp_target: record.target.as_ref().map(|target| target.name.as_str()),
+        mcp_target: record.target.as_ref().map(|leg| leg.target.name.as_str()),
         mcp_tool: record.tool.as_ref().and_then(|tool| std::str::from_utf8(tool).ok()),
         session: record.session,
         fault: record.fault,

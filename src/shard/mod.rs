@@ -26,7 +26,6 @@ use agentlane_link::server::ServerLimits;
 use agentlane_runtime as runtime;
 use agentlane_runtime::channel::{Receiver, Sender};
 
-use crate::backend::Backend;
 use crate::backend::mcp::{McpBackend, StdioTarget, TargetKind};
 use crate::fault::{Fault, Kind};
 use crate::limits::MESH_DEADLINE;
@@ -66,7 +65,7 @@ pub struct Shard {
     pub metrics: Metrics,
     pub drain: Drain,
     active: RefCell<Rc<Active>>,
-    backends: RefCell<HashMap<String, Rc<BackendState>>>,
+    backends: RefCell<Backends>,
     shared_children: RefCell<HashMap<(String, String), Rc<SharedSlot>>>,
     listeners: RefCell<accept::Listeners>,
     access: RefCell<Option<AccessLog>>,
@@ -78,18 +77,21 @@ pub struct Shard {
 pub struct Active {
     pub snapshot: Arc<Snapshot>,
     pub routes: Rc<[RouteCells]>,
+    /// By [`McpBackend::index`].
+    pub mcp: Vec<Rc<BackendState>>,
     pub limits: Rc<ServerLimits>,
     /// How many requests each route has had, by its index: whose turn it is among its backends.
     turns: Box<[Cell<u64>]>,
 }
 
 impl Active {
-    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, shard: usize) -> Rc<Self> {
+    fn new(snapshot: Arc<Snapshot>, backends: &Backends, metrics: &Metrics, shard: usize) -> Rc<Self> {
         let routes = metrics.routes(&snapshot);
         let limits = Rc::new(snapshot.limits.clone());
         // Shards begin at different backends.
         let turns = snapshot.routes.iter().map(|_| Cell::new(shard as u64)).collect();
-        Rc::new(Active { snapshot, routes, limits, turns })
+        let mcp = snapshot.mcp.iter().map(|config| backends[&config.key].clone()).collect();
+        Rc::new(Active { snapshot, routes, mcp, limits, turns })
     }
 
     /// The number of this request among its route's.
@@ -97,6 +99,22 @@ impl Active {
         let Some(turn) = self.turns.get(route.index) else { return 0 };
         turn.replace(turn.get().wrapping_add(1))
     }
+}
+
+/// The MCP backends by their keys.
+type Backends = HashMap<String, Rc<BackendState>>;
+
+/// The states of a snapshot's MCP backends. What is known of equal targets is kept.
+fn backends_of(snapshot: &Snapshot, previous: &Backends) -> Backends {
+    let mut next = Backends::new();
+    for config in &snapshot.mcp {
+        next.entry(config.key.clone()).or_insert_with(|| {
+            let known = previous.get(&config.key).filter(|known| same_targets(&known.config, config));
+            let catalogue = RefCell::new(known.map(|known| known.catalogue.take()).unwrap_or_default());
+            Rc::new(BackendState { config: config.clone(), catalogue })
+        });
+    }
+    next
 }
 
 /// One MCP backend on this shard.
@@ -117,7 +135,8 @@ pub struct SharedSlot {
 impl Shard {
     /// Runs a shard to its end: the end of its inbox.
     pub async fn run(parts: Parts, inbox: Receiver<ToShard>, ready: Sender<Result<(), String>>) {
-        let active = Active::new(parts.snapshot, &parts.metrics, parts.index);
+        let backends = backends_of(&parts.snapshot, &Backends::new());
+        let active = Active::new(parts.snapshot, &backends, &parts.metrics, parts.index);
         let shard = Rc::new(Shard {
             // Ids of calls are unique over all shards, and small enough for every JSON parser: 10 bits and 42.
             next_call: Cell::new((parts.index as u64) << 42),
@@ -129,14 +148,13 @@ impl Shard {
             sessions: RefCell::new(SessionTable::new(parts.sessions_max)),
             metrics: parts.metrics,
             drain: Drain::new(),
-            backends: RefCell::default(),
+            backends: RefCell::new(backends),
             shared_children: RefCell::default(),
             listeners: RefCell::default(),
             access: RefCell::new(parts.access),
             next_ticket: Cell::new(parts.index as u64),
             active: RefCell::new(active.clone()),
         });
-        shard.adopt_backends(&active.snapshot);
         let bound = accept::follow(&shard, &active.snapshot);
         let _ = ready.try_send(bound);
         runtime::spawn(mcp::close::sweep(shard.clone()));
@@ -189,22 +207,15 @@ impl Shard {
     /// Takes a new configuration: listeners first, because only they can fail.
     fn publish(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> Result<(), String> {
         accept::follow(self, &snapshot)?;
-        let active = Active::new(snapshot, &self.metrics, self.index);
-        self.adopt_backends(&active.snapshot);
-        *self.active.borrow_mut() = active;
+        let backends = backends_of(&snapshot, &self.backends.borrow());
+        *self.active.borrow_mut() = Active::new(snapshot, &backends, &self.metrics, self.index);
+        self.adopt(backends);
         Ok(())
     }
 
-    /// Gives every MCP backend its state, keeping what is known, and tells sessions whose targets changed.
-    fn adopt_backends(self: &Rc<Self>, snapshot: &Snapshot) {
-        let mut next = HashMap::new();
-        for backend in snapshot.routes.iter().flat_map(|route| route.backends.iter()) {
-            let Backend::Mcp(config) = backend else { continue };
-            next.entry(config.key.clone()).or_insert_with(|| {
-                Rc::new(BackendState { config: config.clone(), catalogue: RefCell::default() })
-            });
-        }
-        let previous = self.backends.replace(next);
+    /// Takes the backends' new states, and tells sessions whose targets changed.
+    fn adopt(self: &Rc<Self>, backends: Backends) {
+        let previous = self.backends.replace(backends);
         let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
         for session in sessions {
             match (self.mcp_backend(&session.backend), previous.get(&*session.backend)) {
@@ -217,7 +228,7 @@ impl Shard {
         self.shared_children.borrow_mut().retain(|(backend, target), slot| {
             let stays = self.stdio_target(backend, target).is_some_and(|stdio| stdio.shared);
             if !stays && let Some(child) = slot.child.borrow_mut().take() {
-                let _ = child.port.commands.try_send(crate::mesh::ChildCommand::Stop);
+                child.port.stop();
             }
             stays
         });

@@ -1,26 +1,24 @@
 //! What is known of one request for the access log and the metrics, filled in as it passes the rooms.
 
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::rc::Rc;
 
 use bytes::Bytes;
+use quanta::Instant;
 
-use crate::backend::Backend;
-use crate::backend::mcp::Target;
 use crate::fault::Fault;
-use crate::snapshot::Route;
+use crate::session::Leg;
 
 pub struct Record {
     pub began: Instant,
-    pub started: SystemTime,
-    pub route: Option<Arc<Route>>,
-    /// The backend's name.
-    pub backend: Option<Backend>,
+    /// The route's index in the snapshot.
+    pub route: Option<usize>,
+    /// The backend's place in the route.
+    pub backend: Option<usize>,
     pub status: u16,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub mcp_method: Option<&'static str>,
-    pub target: Option<Arc<Target>>,
+    pub target: Option<Rc<Leg>>,
     /// The tool's name as the client wrote it, JSON escapes and all.
     pub tool: Option<Bytes>,
     pub session: Option<u64>,
@@ -31,7 +29,6 @@ impl Record {
     pub fn new() -> Self {
         Record {
             began: Instant::now(),
-            started: SystemTime::now(),
             route: None,
             backend: None,
             status: 0,

@@ -46,15 +46,16 @@ pub fn names(document: &config::Document) -> Vec<(String, u16)> {
 
 /// Compiles a document. Its only faults are regular expressions that were valid when they were checked.
 pub fn compile(document: &config::Document, version: u64, addresses: &Addresses) -> Result<Snapshot, regex::Error> {
-    let mut compiler = Compiler { document, addresses, routes: Vec::new() };
+    let mut compiler = Compiler { document, addresses, routes: Vec::new(), mcp: Vec::new() };
     let binds = document.binds.iter().map(|bind| compiler.bind(bind)).collect::<Result<_, _>>()?;
-    Ok(Snapshot { version, binds, routes: compiler.routes, limits: server_limits(&document.http), body_bytes: document.http.buffer_bytes_max as u64 })
+    Ok(Snapshot { version, binds, routes: compiler.routes, mcp: compiler.mcp, limits: server_limits(&document.http), body_bytes: document.http.buffer_bytes_max as u64 })
 }
 
 struct Compiler<'a> {
     document: &'a config::Document,
     addresses: &'a Addresses,
     routes: Vec<Arc<Route>>,
+    mcp: Vec<Arc<McpBackend>>,
 }
 
 impl Compiler<'_> {
@@ -104,7 +105,7 @@ impl Compiler<'_> {
         Ok(compiled)
     }
 
-    fn backend(&self, reference: &config::RouteBackend, timeouts: Timeouts) -> Backend {
+    fn backend(&mut self, reference: &config::RouteBackend, timeouts: Timeouts) -> Backend {
         let backend = self.document.backend(reference.backend);
         let request = edits(reference.policies.request_headers.as_ref());
         let response = edits(reference.policies.response_headers.as_ref());
@@ -115,7 +116,11 @@ impl Compiler<'_> {
                 response,
                 redirect: reference.policies.redirect.as_ref().map(redirect),
             })),
-            config::BackendKind::Mcp(mcp) => Backend::Mcp(Arc::new(self.mcp(&backend.name, mcp, timeouts))),
+            config::BackendKind::Mcp(mcp) => {
+                let compiled = Arc::new(self.mcp(&backend.name, mcp, timeouts));
+                self.mcp.push(compiled.clone());
+                Backend::Mcp(compiled)
+            }
         }
     }
 
@@ -123,6 +128,7 @@ impl Compiler<'_> {
         let targets: Vec<Arc<Target>> = mcp.targets.iter().map(|target| Arc::new(self.target(target))).collect();
         McpBackend {
             key: name.to_owned(),
+            index: self.mcp.len(),
             prefixed: match mcp.prefix {
                 config::PrefixMode::Always => true,
                 config::PrefixMode::Conditional => targets.len() > 1,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use agentlane_link::server::ServerLimits;
 
 use crate::backend::Weighted;
+use crate::backend::mcp::McpBackend;
 use crate::policy::Chain;
 use matching::{HostPattern, RouteMatch};
 
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub binds: Vec<Arc<Bind>>,
     /// Every route of every listener; `Route::index` is its place here.
     pub routes: Vec<Arc<Route>>,
+    /// Every MCP backend; `McpBackend::index` is its place here.
+    pub mcp: Vec<Arc<McpBackend>>,
     pub limits: ServerLimits,
     /// Bytes of a body that must be held whole: a JSON-RPC message.
     pub body_bytes: u64,

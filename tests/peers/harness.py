@@ -27,6 +27,7 @@ PORTS = range(20_000, 32_000)
 START_S = 20
 END_S = 20  # above the gateway's own deadlines for an end
 REVISION = "2025-11-25"
+RETRY_S = 1  # before a stream is resumed whose server names no time
 
 os.environ["CARGO_TARGET_DIR"] = str(TARGET)  # absolute: children run in other folders
 
@@ -292,10 +293,10 @@ class Client:
         self.notify("notifications/initialized")
         return result
 
-    def send(self, method, body=None):
+    def send(self, method, body=None, **headers):
         """The raw answer: status, body, headers. Nothing is ever sent again: a lost connection is a finding."""
         try:
-            self.connection.request(method, "/mcp", json.dumps(body) if body else None, self.headers())
+            self.connection.request(method, "/mcp", json.dumps(body) if body else None, {**self.headers(), **headers})
             answer = self.connection.getresponse()
             return answer.status, answer.read(), answer.headers
         except (http.client.HTTPException, OSError):
@@ -303,16 +304,22 @@ class Client:
             raise
 
     def exchange(self, method, params=None):
-        """The JSON-RPC response of a request, result or error."""
+        """The JSON-RPC response of a request, result or error. A stream that ends before is resumed, as a client must."""
         self.ids += 1
         message = {"jsonrpc": "2.0", "id": self.ids, "method": method, "params": params or {}}
         status, body, headers = self.send("POST", message)
         self.session = headers.get("mcp-session-id") or self.session
-        for text in messages(headers.get("content-type", ""), body):
-            answer = json.loads(text)
-            if answer.get("id") == self.ids and "method" not in answer:
-                return answer
-        raise Failed(f"{method}: status {status}, no answer in {body[:300]!r}")
+        end = time.monotonic() + self.seconds
+        while True:
+            for text in messages(headers.get("content-type", ""), body):
+                answer = json.loads(text)
+                if answer.get("id") == self.ids and "method" not in answer:
+                    return answer
+            last = re.findall(rb"^id: ?(.*?)\r?$", body, re.MULTILINE)
+            expect(status == 200 and last and time.monotonic() < end, lambda: f"{method}: status {status}, no answer in {body[:300]!r}")
+            retry = re.findall(rb"^retry: ?(\d+)", body, re.MULTILINE)
+            time.sleep(int(retry[-1]) / 1000 if retry else RETRY_S)
+            status, body, headers = self.send("GET", **{"last-event-id": last[-1].decode()})
 
     def request(self, method, params=None):
         answer = self.exchange(method, params)

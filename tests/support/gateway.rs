@@ -1,4 +1,6 @@
 //! A gateway process: started from a configuration, watched, signalled, and ended with its test.
+//!
+//! `AGENTLANE_TEST_DRIVER=epoll` or `glommio` runs every test on that driver, where the test does not choose one itself.
 
 use std::fs::File;
 use std::io::Read;
@@ -93,6 +95,12 @@ impl Setup {
         command.arg("run").arg("-f").arg(self.folder.config()).args(&self.args);
         command.env_remove("AGENTLANE_LOG").env_remove("AGENTLANE_IO_URING").env("ADMIN_ADDR", "off");
         command.env("STATS_ADDR", self.stats.to_string()).env("READINESS_ADDR", self.readiness.to_string());
+        match std::env::var("AGENTLANE_TEST_DRIVER").as_deref() {
+            Ok("epoll") => drop(command.env("AGENTLANE_IO_URING", "off")),
+            Ok("glommio") if !self.args.iter().any(|arg| arg == "--runtime") => drop(command.args(["--runtime", "glommio"])),
+            Ok("glommio") | Err(_) => {}
+            Ok(other) => panic!("AGENTLANE_TEST_DRIVER is epoll or glommio, not {other}"),
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(&self.folder.0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the gateway's binary");

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 
@@ -224,7 +224,12 @@ impl Peer {
     /// The next event of a chunked event stream, comments skipped; `None` at the stream's end. `text` holds what was
     /// read of it.
     pub fn event(&mut self, text: &mut String) -> io::Result<Option<Event>> {
+        // Comments keep the connection busy; they are no progress.
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("only comments come"));
+            }
             if let Some(end) = text.find("\n\n") {
                 let block: String = text.drain(..end + 2).collect();
                 match parse_event(&block) {

@@ -169,7 +169,7 @@ async fn forward(
     let leg = route.as_ref().ok().and_then(|route| session.leg_to(route.index));
     let outcome = match (route, leg) {
         (Ok(route), Some(leg)) => {
-            record.target = Some(leg.target.clone());
+            record.target = Some(leg.clone());
             exchange(incoming, session, leg.id, method, &id, &body, envelope, route, responder).await
         }
         (Ok(_), None) => Err(mcp_fault::internal("no such target")),
@@ -181,7 +181,7 @@ async fn forward(
     if fault.kind.origin() != Origin::Downstream {
         tracing::warn!(target: "agentlane::mcp", %fault, method = method.label(), "request failed");
     }
-    let target = record.target.as_ref().map(|target| target.name.as_str());
+    let target = record.target.as_ref().map(|leg| leg.target.name.as_str());
     if fault.kind == Kind::Overloaded {
         return refuse(responder, record, Some(&id), &fault).await;
     }

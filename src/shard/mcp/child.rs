@@ -2,13 +2,14 @@
 //! gateway's own numbers, so that any number of sessions can share it; each session keeps its own ids outside.
 
 use std::cell::RefCell;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use agentlane_runtime as runtime;
 use agentlane_runtime::channel::{self, Sender};
+use agentlane_runtime::local::Event;
 use agentlane_runtime::{ReadHalf, Stream, WriteHalf};
 use agentlane_wire::json::{self, MessageKind, Splice};
 use bytes::{Bytes, BytesMut};
@@ -38,9 +39,7 @@ pub async fn negotiate(
         shared(shard, &session.backend, &leg.target.name, target, deadline).await?
     } else {
         let port = start(shard, &leg.target.name, target, deadline).await?;
-        let initialize_result = handshake(shard, &port, &session.initialize_params, deadline).await.inspect_err(|_| {
-            let _ = port.commands.try_send(ChildCommand::Stop);
-        })?;
+        let initialize_result = handshake(shard, &port, &session.initialize_params, deadline).await.inspect_err(|_| port.stop())?;
         SharedChild { port, initialize_result }
     };
     let (revision, offers, result) = leg::read_result(&child.initialize_result)?;
@@ -106,9 +105,7 @@ async fn start_shared(
         Revision::NEWEST.as_str(),
         env!("CARGO_PKG_VERSION"),
     );
-    let initialize_result = handshake(shard, &port, params.as_bytes(), deadline).await.inspect_err(|_| {
-        let _ = port.commands.try_send(ChildCommand::Stop);
-    })?;
+    let initialize_result = handshake(shard, &port, params.as_bytes(), deadline).await.inspect_err(|_| port.stop())?;
     let initialized = error::notification("notifications/initialized", None);
     let _ = port.commands.try_send(ChildCommand::Send(initialized));
     Ok(SharedChild { port, initialize_result })
@@ -164,35 +161,57 @@ struct Link {
     attached: Vec<(u64, Sender<Bytes>)>,
 }
 
-/// Puts the two pumps of a fresh child on this shard.
+/// Puts the pumps of a fresh child on this shard.
 fn connect(child: SpawnedChild, shared: bool) -> Result<ChildPort, Fault> {
-    let stream = Stream::from_fd(child.io).map_err(|error| mcp_fault::internal("child's socket").with(error))?;
-    let (reader, writer) = stream.into_split();
+    let failed = |error| mcp_fault::internal("child's socket").with(error);
+    // A descriptor of its own for whoever ends the child: the pumps close theirs when they like.
+    let input = child.io.try_clone().map_err(failed)?;
+    let (reader, writer) = Stream::from_fd(child.io).map_err(failed)?.into_split();
     let (commands, inbox) = channel::bounded(CHILD_QUEUE);
-    let closed = Arc::new(AtomicBool::new(false));
-    let link = Rc::new(RefCell::new(Link {
-        name: child.target,
-        shared,
-        commands: commands.clone(),
-        waiting: Vec::new(),
-        attached: Vec::new(),
-    }));
-    runtime::spawn(write_pump(writer, inbox, link.clone()));
-    let (port, lease) = (ChildPort { commands, closed: closed.clone() }, child.lease);
+    let (stop, stopped) = channel::bounded(1);
+    let port = ChildPort::new(commands.clone(), stop);
+    let link = Link { name: child.target, shared, commands, waiting: Vec::new(), attached: Vec::new() };
+    let link = Rc::new(RefCell::new(link));
+    let ended = Rc::new(Event::new());
+    runtime::spawn(write_pump(writer, inbox, link.clone(), ended.clone()));
+    let (closed, pump_ended) = (port.closed.clone(), ended.clone());
     runtime::spawn(async move {
         read_pump(reader, &link).await;
         closed.store(true, Ordering::Release);
         // Whoever waits learns by its closed channel.
         link.borrow_mut().waiting.clear();
         link.borrow_mut().attached.clear();
-        let _ = link.borrow().commands.try_send(ChildCommand::Stop);
+        pump_ended.set();
+    });
+    let lease = child.lease;
+    runtime::spawn(async move {
+        {
+            let (stopped, ended) = (std::pin::pin!(stopped.recv()), std::pin::pin!(ended.wait()));
+            runtime::race(stopped, ended).await;
+        }
+        // The child reads the end of its input and exits; what it still has to say is read. From here on its time is
+        // counted: control asks it to end, and then makes it.
+        // SAFETY: shutdown(2) on a descriptor that we own has no memory effects.
+        unsafe { libc::shutdown(input.as_raw_fd(), libc::SHUT_WR) };
         drop(lease);
     });
     Ok(port)
 }
 
-async fn write_pump(mut writer: WriteHalf, inbox: channel::Receiver<ChildCommand>, link: Rc<RefCell<Link>>) {
-    while let Some(command) = inbox.recv().await {
+async fn write_pump(
+    mut writer: WriteHalf,
+    inbox: channel::Receiver<ChildCommand>,
+    link: Rc<RefCell<Link>>,
+    ended: Rc<Event>,
+) {
+    loop {
+        let command = {
+            let (next, ended) = (std::pin::pin!(inbox.recv()), std::pin::pin!(ended.wait()));
+            match runtime::race(next, ended).await {
+                runtime::Either::Left(Some(command)) => command,
+                _ => return,
+            }
+        };
         let message = match command {
             ChildCommand::Request { id, message, reply } => {
                 link.borrow_mut().waiting.push((id, reply));
@@ -208,20 +227,16 @@ async fn write_pump(mut writer: WriteHalf, inbox: channel::Receiver<ChildCommand
                 continue;
             }
             ChildCommand::Detach { session } => {
-                let mut link = link.borrow_mut();
-                link.attached.retain(|(attached, _)| *attached != session);
+                link.borrow_mut().attached.retain(|(attached, _)| *attached != session);
                 continue;
             }
-            ChildCommand::Stop => break,
         };
         // One message is one line: what JSON text has of line breaks is white space between tokens.
         let message = if memchr::memchr2(b'\n', b'\r', &message).is_some() { one_line(&message) } else { message };
         if writer.sendv([message, Bytes::from_static(b"\n")].into_iter().collect()).await.is_err() {
-            break;
+            return;
         }
     }
-    // The child reads the end of its input and exits; what it still has to say is read.
-    let _ = writer.shutdown(std::net::Shutdown::Write);
 }
 
 async fn read_pump(mut reader: ReadHalf, link: &Rc<RefCell<Link>>) {

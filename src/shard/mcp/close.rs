@@ -55,9 +55,10 @@ pub fn leave(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) {
     match &open.transport {
         Transport::Stdio(port) => {
             let shared = matches!(&leg.target.kind, TargetKind::Stdio(stdio) if stdio.shared);
-            let farewell =
-                if shared { ChildCommand::Detach { session: session.serial } } else { ChildCommand::Stop };
-            let _ = port.commands.try_send(farewell);
+            match shared {
+                true => drop(port.commands.try_send(ChildCommand::Detach { session: session.serial })),
+                false => port.stop(),
+            }
         }
         Transport::Http { session: None, .. } => {}
         Transport::Http { .. } => {

@@ -73,7 +73,6 @@ pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bo
         Err(fault) => Err(fault),
     };
     let state = match &outcome {
-        _ if session.ended.get() => LegState::Closed,
         Ok(opened) => LegState::Open(opened.leg.clone()),
         Err(fault) => {
             tracing::warn!(target: "agentlane::mcp", target_name = %leg.target.name, %fault, "target is down");
@@ -83,6 +82,10 @@ pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bo
     };
     *leg.state.borrow_mut() = state;
     leg.settled.notify_all();
+    if session.ended.get() {
+        // It ended meanwhile: what has just been opened is nobody's.
+        super::close::leave(shard, session, &leg);
+    }
     shard.metrics.target_state(&leg.target.name, outcome.is_ok());
     outcome
 }

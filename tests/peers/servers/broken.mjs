@@ -22,7 +22,8 @@
 //   exit             ends the process in the middle of a tools/call
 //   exit-at-start    ends the process at once
 //   no-get           answers GET with 405 (legal; for completeness)
-//   flood            after initialize sends log notifications without end (GET stream or stdout)
+//   flood            after initialize sends log notifications without end (GET stream or stdout); over HTTP so does the
+//                    answer to tools/call with the text `flood`
 //   no-session       gives no session id (legal)
 //   chatty-stderr    stdio: writes 64 KiB of stderr with every answer (legal)
 //   ignores-term     stdio: ignores SIGTERM and the end of its stdin
@@ -197,6 +198,10 @@ async function serve(req, res) {
   if (mode === 'cut-json' && call) {
     res.writeHead(200, { 'content-type': 'application/json', 'content-length': text.length + 100 });
     return res.write(text, () => setTimeout(() => req.socket.destroy(), 20));
+  }
+  if (mode === 'flood' && call && message.params.arguments?.text === 'flood') {
+    res.writeHead(200, { 'content-type': 'text/event-stream' });
+    return flood(untilClosed(res, (noisy) => `data: ${noisy}\n\n`));
   }
   res.writeHead(200, { 'content-type': 'application/json' });
   if (mode === 'endless-body' && message.method === 'tools/list') {

@@ -38,12 +38,12 @@ use pool::Permit;
 /// byte too many came. Otherwise it is closed.
 pub struct ClientConnection {
     /// Always there until the drop.
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     permit: Option<Permit>,
 }
 
 impl ClientConnection {
-    fn new(link: Link, permit: Permit) -> Self {
+    fn new(link: Box<Link>, permit: Permit) -> Self {
         ClientConnection { link: Some(link), permit: Some(permit) }
     }
 
@@ -132,7 +132,7 @@ impl ClientConnection {
     }
 
     fn link(&mut self) -> Result<&mut Link, ClientError> {
-        self.link.as_mut().ok_or(ClientError::not_sent(ClientErrorKind::Closed))
+        self.link.as_deref_mut().ok_or(ClientError::not_sent(ClientErrorKind::Closed))
     }
 
     fn failed(&mut self, kind: ClientErrorKind) -> ClientError {

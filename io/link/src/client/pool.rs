@@ -95,7 +95,8 @@ struct State {
 }
 
 struct Idle {
-    link: Link,
+    /// Boxed: it moves between pool and exchange with every request.
+    link: Box<Link>,
     since: Instant,
     until: Option<Instant>,
 }
@@ -176,7 +177,7 @@ impl Endpoint {
             None => Stream::connect(self.0.addr).await,
         };
         match stream {
-            Ok(stream) => Ok(ClientConnection::new(Link::new(stream, self.0.limits.clone()), permit)),
+            Ok(stream) => Ok(ClientConnection::new(Box::new(Link::new(stream, self.0.limits.clone())), permit)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(ClientError::not_sent(ClientErrorKind::ConnectTimeout))
             }
@@ -195,14 +196,14 @@ impl Endpoint {
             waiting.push_back(sender);
         }
         match timeout(self.0.limits.wait_time, receiver).await {
-            Ok(Some(Grant::Reuse(link, permit))) => Ok(ClientConnection::new(*link, permit)),
+            Ok(Some(Grant::Reuse(link, permit))) => Ok(ClientConnection::new(link, permit)),
             Ok(Some(Grant::Connect(permit))) => self.connect(permit).await,
             Ok(None) | Err(_) => Err(ClientError::not_sent(ClientErrorKind::QueueTimeout)),
         }
     }
 
     /// The idle connection used last, unless it has gone stale.
-    fn reuse(&self) -> Option<Link> {
+    fn reuse(&self) -> Option<Box<Link>> {
         let now = now();
         loop {
             let mut idle = self.0.idle.borrow_mut().pop()?;
@@ -218,13 +219,13 @@ impl Endpoint {
     }
 
     /// Takes back a connection that may serve again.
-    pub(super) fn put(&self, mut link: Link, mut permit: Permit) {
+    pub(super) fn put(&self, mut link: Box<Link>, mut permit: Permit) {
         link.rest();
         while let Some(waiter) = self.0.pop_waiter() {
             link.reset();
-            match waiter.send(Grant::Reuse(Box::new(link), permit)) {
+            match waiter.send(Grant::Reuse(link, permit)) {
                 Ok(()) => return,
-                Err(Grant::Reuse(back, permit_back)) => (link, permit) = (*back, permit_back),
+                Err(Grant::Reuse(back, permit_back)) => (link, permit) = (back, permit_back),
                 Err(Grant::Connect(_)) => return,
             }
         }

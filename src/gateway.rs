@@ -280,6 +280,8 @@ fn upstream_limits(document: &config::Document) -> ClientLimits {
         idle_max: idle_max as usize,
         idle: upstream.pool_idle_timeout,
         connect_time: upstream.connect_timeout,
+        // Where no policy says otherwise.
+        response_time: crate::limits::RESPONSE_TIME,
         ..ClientLimits::default()
     }
 }

@@ -30,6 +30,8 @@ pub const CHILD_QUEUE: usize = 1_024;
 pub const RELAY_QUEUE: usize = 256;
 /// How long a forwarded or moved request may wait in an inbox.
 pub const MESH_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a plain HTTP backend may think about an answer, where no policy says.
+pub const RESPONSE_TIME: Duration = Duration::from_secs(300);
 /// SSE comments keep idle streams open through middleboxes.
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long the pieces behind an ended session may take to end.

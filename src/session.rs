@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use agentlane_runtime::local::Notify;
+use agentlane_runtime::local::{Event, Notify};
 use bytes::Bytes;
 
 use crate::backend::mcp::Target;
@@ -59,6 +59,10 @@ pub struct Leg {
     pub settled: Notify,
     /// A task follows the target's own stream (GET); never more than one.
     pub following: Cell<bool>,
+    /// The target has answered whether it has such a stream, or is not asked.
+    pub followed: Event,
+    /// Times in a row that its child ended soon after its start.
+    pub crashes: Cell<u32>,
     /// That stream's socket, to end the read in flight on it.
     follower: Cell<Option<RawFd>>,
 }
@@ -80,6 +84,7 @@ pub struct OpenLeg {
     pub revision: Revision,
     pub offers: Offers,
     pub transport: Transport,
+    pub since: Instant,
 }
 
 /// What the target's `initialize` offered.
@@ -173,6 +178,8 @@ impl Leg {
             state: RefCell::new(LegState::Idle),
             settled: Notify::new(),
             following: Cell::new(false),
+            followed: Event::new(),
+            crashes: Cell::new(0),
             follower: Cell::new(None),
         })
     }

@@ -23,7 +23,10 @@ const DEMO: &str = "demo";
 const SEE_THE_DEMO: [&str; 4] = ["cli", "control", "gateway", "demo"];
 
 fn floor_of(module: &str) -> usize {
-    FLOORS.iter().position(|rooms| rooms.contains(&module)).unwrap_or_else(|| panic!("{module} is on no floor: place it in this test and in src/lib.rs"))
+    FLOORS
+        .iter()
+        .position(|rooms| rooms.contains(&module))
+        .unwrap_or_else(|| panic!("{module} is on no floor: place it in this test and in src/lib.rs"))
 }
 
 /// Whether a file of `from` may import from `to`.
@@ -40,7 +43,8 @@ fn imports_go_only_downward() {
     let mut upward = BTreeSet::new();
     for file in files(&source) {
         let inside = file.strip_prefix(&source).expect("a file of src");
-        let module = inside.iter().next().and_then(|first| first.to_str()).expect("a name in UTF-8").trim_end_matches(".rs");
+        let module =
+            inside.iter().next().and_then(|first| first.to_str()).expect("a name in UTF-8").trim_end_matches(".rs");
         if module == "lib" {
             continue;
         }
@@ -80,7 +84,9 @@ fn imports(text: &str) -> Vec<(usize, String)> {
 
 /// `a::b` is `a`; `{a::b, c}` is `a` and `c`.
 fn first_names(path: &str) -> Vec<String> {
-    let name = |text: &str| -> String { text.trim().chars().take_while(|next| next.is_alphanumeric() || *next == '_').collect() };
+    let name = |text: &str| -> String {
+        text.trim().chars().take_while(|next| next.is_alphanumeric() || *next == '_').collect()
+    };
     let Some(group) = path.strip_prefix('{') else { return vec![name(path)] };
     let mut depth = 0;
     let parts = group.split(|next: char| {
@@ -101,7 +107,14 @@ fn the_reader_of_imports_reads() {
 #[test]
 fn the_floors_hold() {
     assert!(is_allowed("shard", "mesh") && is_allowed("gateway", "control") && is_allowed("session", "limits"));
-    for (from, to) in [("shard", "control"), ("control", "shard"), ("policy", "backend"), ("backend", "policy"), ("fault", "protocol"), ("demo", "shard")] {
+    for (from, to) in [
+        ("shard", "control"),
+        ("control", "shard"),
+        ("policy", "backend"),
+        ("backend", "policy"),
+        ("fault", "protocol"),
+        ("demo", "shard"),
+    ] {
         assert!(!is_allowed(from, to), "{from} sees {to}");
     }
 }

@@ -60,10 +60,10 @@ agentlane serves two MCP servers as one at
 
 MCP Inspector:    npx @modelcontextprotocol/inspector
                   then transport "Streamable HTTP", URL {url}
-Claude Desktop:   Settings > Connectors > Add custom connector, or in claude_desktop_config.json
+Claude Desktop:   in claude_desktop_config.json
                   {{"mcpServers": {{"agentlane": {{"command": "npx", "args": ["mcp-remote", "{url}"]}}}}}}
-Python SDK:       from mcp.client.streamable_http import streamablehttp_client
-                  async with streamablehttp_client("{url}") as (read, write, _): ...
+Python SDK:       from mcp.client.streamable_http import streamable_http_client
+                  async with streamable_http_client("{url}") as (read, write, *_): ...
 
 Ctrl-C ends it.
 "#

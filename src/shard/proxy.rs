@@ -16,7 +16,7 @@ use super::responder::write_headers;
 use crate::backend::http::HttpBackend;
 use crate::fault::Kind;
 use crate::request::{Changes, HeaderEdits, RequestView};
-use crate::snapshot::Route;
+use crate::snapshot::{Route, Timeouts};
 
 /// Forwards one request. False when the connection cannot serve another one.
 pub async fn forward(
@@ -33,12 +33,14 @@ pub async fn forward(
     let Some(address) = backend.endpoint.address(shard.ticket()) else {
         return fail(connection, 503, Kind::NoBackend, &changes.response, record).await;
     };
-    let due = route.timeouts.backend.into_iter().chain(route.timeouts.request).min();
+    let Timeouts { request: whole, backend: attempt } = route.timeouts;
+    let due = attempt.into_iter().chain(whole).min();
     let options = Forward {
         method: view.head.method,
         is_repeatable: is_idempotent(view.head.method),
         response_due: due.map(|limit| runtime::now() + limit),
         body_idle: None,
+        ends_by: due.map(|limit| runtime::now() + limit),
     };
     let endpoint = shard.pool.endpoint(address);
     let request = |out: &mut BytesMut, framing| write_request(out, framing, view, backend, &changes);

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agentlane_link::client::{ClientConnection, ClientError};
 use agentlane_runtime::Parts;
@@ -12,6 +12,9 @@ use bytes::Bytes;
 use super::Shard;
 use crate::backend::http::Endpoint;
 use crate::fault::{Fault, Kind};
+
+/// No call takes longer.
+const CALL_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// An answer whose head has come.
 pub struct HttpAnswer {
@@ -33,13 +36,13 @@ impl HttpAnswer {
     /// The body may be silent until `deadline`; for ever without one.
     pub fn end_by(&mut self, deadline: Option<Instant>) {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(agentlane_runtime::now()));
-        self.connection.set_body_idle(left.map(|left| left.max(std::time::Duration::from_millis(1))));
+        self.connection.set_body_idle(left.map(|left| left.max(Duration::from_millis(1))));
     }
 
     /// Reads the end of a body whose last message has come, if it is there already or comes at once, so that the
     /// connection can serve again. A stream that stays open is closed.
     pub async fn finish_soon(&mut self) {
-        const GRACE: std::time::Duration = std::time::Duration::from_millis(50);
+        const GRACE: Duration = Duration::from_millis(50);
         self.connection.set_body_idle(Some(GRACE));
         while let Ok(Some(_)) = self.connection.chunk().await {}
     }
@@ -84,7 +87,8 @@ async fn attempt(
     body: Parts,
     deadline: Option<Instant>,
 ) -> Result<HttpAnswer, ClientError> {
-    connection.set_response_deadline(deadline);
+    // Without a deadline a call may take as long as its client waits; the pool's own limit is for plain HTTP.
+    connection.set_response_deadline(Some(deadline.unwrap_or_else(|| agentlane_runtime::now() + CALL_TIME_MAX)));
     connection.set_body_idle(None);
     connection.send(method, head, body).await?;
     let head = connection.response_head().await?;

@@ -23,6 +23,7 @@ pub struct Setup {
     folder: Folder,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    driver: String,
     stats: SocketAddr,
     readiness: SocketAddr,
 }
@@ -49,7 +50,9 @@ impl Setup {
     pub fn new(config: &str) -> Self {
         let folder = Folder::new();
         std::fs::write(folder.config(), config).expect("a configuration");
-        Setup { folder, args: Vec::new(), env: Vec::new(), stats: local(free_port()), readiness: local(free_port()) }
+        let driver = std::env::var("AGENTLANE_TEST_DRIVER").unwrap_or_else(|_| "uring".to_owned());
+        let (stats, readiness) = (local(free_port()), local(free_port()));
+        Setup { folder, args: Vec::new(), env: Vec::new(), driver, stats, readiness }
     }
 
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -59,6 +62,12 @@ impl Setup {
 
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Runs on this driver, whatever the environment says: `uring`, `epoll` or `glommio`.
+    pub fn on(mut self, driver: &str) -> Self {
+        driver.clone_into(&mut self.driver);
         self
     }
 
@@ -95,11 +104,11 @@ impl Setup {
         command.arg("run").arg("-f").arg(self.folder.config()).args(&self.args);
         command.env_remove("AGENTLANE_LOG").env_remove("AGENTLANE_IO_URING").env("ADMIN_ADDR", "off");
         command.env("STATS_ADDR", self.stats.to_string()).env("READINESS_ADDR", self.readiness.to_string());
-        match std::env::var("AGENTLANE_TEST_DRIVER").as_deref() {
-            Ok("epoll") => drop(command.env("AGENTLANE_IO_URING", "off")),
-            Ok("glommio") if !self.args.iter().any(|arg| arg == "--runtime") => drop(command.args(["--runtime", "glommio"])),
-            Ok("glommio") | Err(_) => {}
-            Ok(other) => panic!("AGENTLANE_TEST_DRIVER is epoll or glommio, not {other}"),
+        match self.driver.as_str() {
+            "uring" => {}
+            "epoll" => drop(command.env("AGENTLANE_IO_URING", "off")),
+            "glommio" => drop(command.args(["--runtime", "glommio"])),
+            other => panic!("the drivers are uring, epoll and glommio, not {other}"),
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(&self.folder.0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -148,7 +157,10 @@ impl Gateway {
     pub fn metric(&self, family: &str, having: &str) -> f64 {
         let metrics = self.metrics();
         let samples = metrics.lines().filter_map(|line| line.strip_prefix(family)?.strip_prefix('{')?.split_once("} "));
-        samples.filter(|(labels, _)| labels.contains(having)).map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
+        samples
+            .filter(|(labels, _)| labels.contains(having))
+            .map(|(_, value)| value.parse::<f64>().expect("a number"))
+            .sum()
     }
 
     /// Replaces the configuration in one step, as careful editors do.
@@ -212,7 +224,8 @@ impl Drop for Gateway {
 
 /// Runs the binary with these arguments to its end.
 pub fn run(args: &[&str], env: &[(&str, &str)]) -> Ended {
-    let output = Command::new(BINARY).args(args).envs(env.iter().copied()).stdin(Stdio::null()).output().expect("a run");
+    let output =
+        Command::new(BINARY).args(args).envs(env.iter().copied()).stdin(Stdio::null()).output().expect("a run");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

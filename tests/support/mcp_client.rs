@@ -41,7 +41,8 @@ impl McpClient {
         let session = response.get("mcp-session-id").expect("a session id").to_owned();
         let answer = answer_of(&response);
         assert!(answer.get("error").is_none(), "{answer}");
-        let client = McpClient { address, session, revision: revision.to_owned(), initialized: answer["result"].clone() };
+        let client =
+            McpClient { address, session, revision: revision.to_owned(), initialized: answer["result"].clone() };
         let told = client.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }).to_string());
         assert_eq!(told.status, 202);
         client
@@ -49,7 +50,8 @@ impl McpClient {
 
     /// The headers of a message in this session.
     pub fn headers(&self) -> Vec<(&str, &str)> {
-        let mut headers = vec![("accept", ACCEPT), ("content-type", "application/json"), ("mcp-session-id", self.session.as_str())];
+        let mut headers =
+            vec![("accept", ACCEPT), ("content-type", "application/json"), ("mcp-session-id", self.session.as_str())];
         if self.revision.as_str() >= "2025-06-18" {
             headers.push(("mcp-protocol-version", self.revision.as_str()));
         }

@@ -86,7 +86,10 @@ impl Offers {
     }
 
     pub fn resources(uris: &[&str]) -> Self {
-        Offers { resources: uris.iter().map(|uri| json!({ "uri": uri, "name": uri })).collect(), ..Offers::tools(&["echo"]) }
+        Offers {
+            resources: uris.iter().map(|uri| json!({ "uri": uri, "name": uri })).collect(),
+            ..Offers::tools(&["echo"])
+        }
     }
 }
 

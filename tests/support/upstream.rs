@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use super::{PATIENCE, eventually};
 use super::wire::{Head, Peer};
+use super::{PATIENCE, eventually};
 
 /// A server. Dropped, it closes everything.
 pub struct Upstream {
@@ -23,6 +23,9 @@ pub struct Request {
     /// Which connection of the server it came on, from 0.
     pub connection: usize,
 }
+
+/// Serves one connection, whose number is the last argument.
+type Serve = dyn Fn(&Shared, Peer, usize) + Send + Sync;
 
 #[derive(Default)]
 struct Shared {
@@ -65,7 +68,7 @@ impl Upstream {
         Upstream::start(Arc::new(move |_: &Shared, peer, _| serve(peer)))
     }
 
-    fn start(serve: Arc<dyn Fn(&Shared, Peer, usize) + Send + Sync>) -> Self {
+    fn start(serve: Arc<Serve>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
@@ -121,7 +124,7 @@ impl Drop for Upstream {
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>, serve: &Arc<dyn Fn(&Shared, Peer, usize) + Send + Sync>) {
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, serve: &Arc<Serve>) {
     while let Ok((stream, _)) = listener.accept() {
         if shared.stopped.load(Ordering::SeqCst) {
             return;

@@ -79,7 +79,8 @@ impl Response {
 
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 }
 
@@ -128,7 +129,13 @@ impl Peer {
         let size = libc::socklen_t::try_from(size_of::<libc::linger>()).expect("a small struct");
         // SAFETY: the descriptor is open, and the option's value is a `linger` of the size given.
         let outcome = unsafe {
-            libc::setsockopt(self.stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size)
+            libc::setsockopt(
+                self.stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size,
+            )
         };
         assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
     }
@@ -265,7 +272,9 @@ impl Peer {
             match self.fill() {
                 Ok(0) => return Some(std::mem::take(&mut self.ahead)),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Some(std::mem::take(&mut self.ahead)),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Some(std::mem::take(&mut self.ahead));
+                }
                 Err(_) => return None,
             }
         }

@@ -39,6 +39,8 @@ pub struct Forward {
     pub response_due: Option<Instant>,
     /// How long the response body may be silent; the endpoint's limit when none.
     pub body_idle: Option<Duration>,
+    /// When the whole response must have come, if at all.
+    pub ends_by: Option<Instant>,
 }
 
 /// What was forwarded.
@@ -130,6 +132,9 @@ fn prepare(mut up: ClientConnection, options: &Forward) -> Result<ClientConnecti
     }
     if options.body_idle.is_some() {
         up.set_body_idle(options.body_idle);
+    }
+    if options.ends_by.is_some() {
+        up.set_end(options.ends_by);
     }
     Ok(up)
 }

@@ -38,8 +38,8 @@ pub fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
     (at > 0).then(|| (&name[..at], &name[at + SEPARATOR.len()..]))
 }
 
-/// A collided resource URI, marked with its target: `memo:x` of `notes` becomes `notes+memo:x`. The scheme `ui` keeps
-/// its place (clients look at it), the target goes in front of the authority: `ui://notes.app/x`. Underscores are no
+/// A collided resource URI, marked with its target: `memo:x` of `notes` becomes `x-notes+memo:x`. The scheme `ui`
+/// keeps its place (clients look at it), the target goes in front of the authority: `ui://notes+app/x`. Underscores are no
 /// scheme characters (RFC 3986, 3.1): they are written as `.`, which a target's name cannot hold.
 pub fn mark_uri(target: &str, uri: &str) -> String {
     let target = target.replace('_', ".");

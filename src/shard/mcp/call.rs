@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::relay::{self, Call};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
-use super::{Incoming, failure_response, inbound, leg, lists, mcp_fault, refuse};
+use super::{Incoming, failure_response, inbound, leg, listen, lists, mcp_fault, refuse};
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
 use crate::mesh::ChildCommand;
@@ -209,6 +209,9 @@ async fn exchange(
             let empty = error::result_response(id, b"{\"completion\":{\"values\":[]}}");
             let _ = responder.json(200, empty).await;
             return Ok(());
+        }
+        if let Some(leg) = session.leg(leg) {
+            listen::ready(&leg).await;
         }
         let message = outgoing(shard, &open, body, envelope, &route, id)?;
         let cancelled = Rc::new(Cell::new(false));

@@ -39,6 +39,11 @@ pub fn relink(shard: &Rc<Shard>, session: &Rc<Session>, backend: &McpBackend) {
     for leg in session.relink(&backend.targets) {
         leave(shard, session, &leg);
     }
+    lists_changed(session);
+}
+
+/// Tells the client to ask for its lists again.
+pub fn lists_changed(session: &Session) {
     for kind in ["tools", "prompts", "resources"] {
         let changed = error::notification(&format!("notifications/{kind}/list_changed"), None);
         session.streams.borrow_mut().push(STANDALONE, changed);

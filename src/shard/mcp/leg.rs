@@ -23,6 +23,8 @@ use crate::shard::Shard;
 /// The first pause after a failed handshake; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A child that ran for so long did not fail at its start.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// What a fresh handshake gave, beside the open leg.
 pub struct Opened {
@@ -76,8 +78,7 @@ pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bo
         Ok(opened) => LegState::Open(opened.leg.clone()),
         Err(fault) => {
             tracing::warn!(target: "agentlane::mcp", target_name = %leg.target.name, %fault, "target is down");
-            let pause = PAUSE_MIN.saturating_mul(1 << failures.min(10)).min(PAUSE_MAX);
-            LegState::Down { until: runtime::now() + pause, reason: fault.message, failures: failures + 1 }
+            LegState::Down { until: runtime::now() + pause(&leg, failures), reason: fault.message, failures: failures + 1 }
         }
     };
     *leg.state.borrow_mut() = state;
@@ -87,7 +88,21 @@ pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bo
         super::close::leave(shard, session, &leg);
     }
     shard.metrics.target_state(&leg.target.name, outcome.is_ok());
+    if outcome.is_ok() && !first {
+        recovered(shard, session, failures > 0);
+    }
     outcome
+}
+
+/// A target came after the others: its own stream is wanted if the client listens, and if it was down before, the client's
+/// lists have changed.
+fn recovered(shard: &Rc<Shard>, session: &Rc<Session>, was_down: bool) {
+    if session.initialized.get() {
+        super::listen::follow_all(shard, session);
+    }
+    if was_down {
+        super::close::lists_changed(session);
+    }
 }
 
 /// The target forgot the session that `stale` was negotiated for: the next use negotiates anew.
@@ -109,10 +124,35 @@ fn live(leg: &Leg) -> Option<Rc<OpenLeg>> {
     let open = leg.open()?;
     let gone = matches!(&open.transport, Transport::Stdio(port) if port.closed.load(Ordering::Acquire));
     if gone {
-        *leg.state.borrow_mut() = LegState::Idle;
+        *leg.state.borrow_mut() = after_exit(leg, &open);
         return None;
     }
     Some(open)
+}
+
+/// A child that ended may be started again: at once if it had worked for a while, else after a pause that grows.
+fn after_exit(leg: &Leg, open: &OpenLeg) -> LegState {
+    let now = runtime::now();
+    if now.saturating_duration_since(open.since) >= STEADY {
+        leg.crashes.set(0);
+        return LegState::Idle;
+    }
+    let crashes = leg.crashes.get();
+    leg.crashes.set(crashes.saturating_add(1));
+    match crashes {
+        // Once may be chance, and the next call should not pay for it.
+        0 => LegState::Idle,
+        _ => LegState::Down { until: now + pause(leg, crashes - 1), reason: "target keeps exiting", failures: 0 },
+    }
+}
+
+/// The pause after so many failures before this one.
+fn pause(leg: &Leg, failures: u32) -> Duration {
+    let (min, max) = match &leg.target.kind {
+        TargetKind::Stdio(stdio) => (stdio.backoff_min, stdio.backoff_max),
+        TargetKind::Http(_) => (PAUSE_MIN, PAUSE_MAX),
+    };
+    min.saturating_mul(1 << failures.min(16)).min(max)
 }
 
 async fn negotiate(
@@ -180,7 +220,8 @@ async fn negotiate_http(
     answer.finish().await;
     let (revision, offers, result) = read_result(&raw)?;
     let post_head = post_head(target, upstream_session.as_deref(), Some(revision));
-    let leg = OpenLeg { revision, offers, transport: Transport::Http { session: upstream_session, post_head } };
+    let transport = Transport::Http { session: upstream_session, post_head };
+    let leg = OpenLeg { revision, offers, transport, since: runtime::now() };
     Ok(Opened { leg: Rc::new(leg), result: Some(result), raw })
 }
 

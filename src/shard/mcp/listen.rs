@@ -15,12 +15,14 @@ use crate::backend::mcp::TargetKind;
 use crate::fault::{Fault, Kind};
 use crate::limits::KEEP_ALIVE_EVERY;
 use crate::protocol::mcp::streams::{Claim, EventId, Next, STANDALONE};
-use crate::session::{LegId, Session, Transport};
+use crate::session::{Leg, LegId, Session, Transport};
 use crate::shard::Shard;
 use crate::shard::responder::{Gone, Responder};
 
 /// A follower stops reading its target while the client has this many events to take.
 const UNREAD_MAX: usize = 128;
+/// How long a request waits for the target's stream to open.
+const OPENING_MAX: Duration = Duration::from_millis(500);
 /// The pause before a target's stream is asked for again, doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -89,6 +91,16 @@ async fn wait(session: &Session, responder: &mut Responder<'_>) -> Result<(), Go
     responder.comment().await
 }
 
+/// Waits, for a moment at most, until the target's stream is open: what a request makes the target say on it would be lost
+/// before.
+pub async fn ready(leg: &Leg) {
+    if leg.following.get() && !leg.followed.is_set() {
+        let _ = runtime::timeout(OPENING_MAX, leg.followed.wait()).await;
+        // A target that says nothing shall not cost every request this wait.
+        leg.followed.set();
+    }
+}
+
 /// Follows every open target that has a stream of its own; once each.
 pub fn follow_all(shard: &Rc<Shard>, session: &Rc<Session>) {
     for index in session.leg_ids() {
@@ -115,6 +127,7 @@ pub fn follow_all(shard: &Rc<Shard>, session: &Rc<Session>) {
             }
             if let Some(leg) = weak.upgrade().and_then(|session| leg::leg_at(&session, index).ok()) {
                 leg.following.set(false);
+                leg.followed.set();
             }
         });
     }
@@ -136,6 +149,7 @@ async fn follow(
         .await?;
     let fd = http.as_raw_fd();
     let mut answer = Answer::of(http, None).await?;
+    leg.followed.set();
     if let Answer::Refused { status, .. } = answer {
         // 405: it has no such stream. 404: it forgot the session; the next request will find out and negotiate anew.
         return if status >= 500 { Err(mcp_fault::internal("target failed")) } else { Ok(None) };

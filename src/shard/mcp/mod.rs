@@ -271,6 +271,8 @@ async fn notification(
         Some(Method::Initialized) => {
             if !session.initialized.replace(true) {
                 tell_all(incoming.shard, session, &body).await;
+                // Before the client listens: what targets say until then waits for it.
+                listen::follow_all(incoming.shard, session);
             }
         }
         _ => tell_all(incoming.shard, session, &body).await,

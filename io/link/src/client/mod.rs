@@ -115,6 +115,13 @@ impl ClientConnection {
         }
     }
 
+    /// When the whole response must have come. None: no such time.
+    pub fn set_end(&mut self, due: Option<Instant>) {
+        if let Some(link) = &mut self.link {
+            link.reader.set_end(due);
+        }
+    }
+
     /// Both directions at once.
     pub fn split(&mut self) -> Result<(&mut RequestWriter, &mut ResponseReader), ClientError> {
         let link = self.link()?;

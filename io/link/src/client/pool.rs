@@ -18,7 +18,7 @@ use crate::peek::{Peek, peek};
 /// A connection that rested for longer than this is looked at before it is used: a server that closes idle connections
 /// has had the time to. The check is a system call, which a busy pool never makes; within this time a stale connection
 /// is found out by the failed exchange, and bytes that a server sent unasked by their not being a response.
-const TRUST: Duration = Duration::from_millis(500);
+const TRUST: Duration = Duration::from_millis(20);
 /// Pause between two looks at all idle connections.
 const SWEEP: Duration = Duration::from_secs(1);
 

@@ -29,6 +29,8 @@ pub struct ResponseReader {
     /// When the head must have come; the default is the limit's time after the reading begins.
     response_due: Option<Instant>,
     body_idle: Option<Duration>,
+    /// When the whole response must have come.
+    ends_by: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ impl ResponseReader {
             reused,
             response_due: None,
             body_idle: limits.body_idle,
+            ends_by: None,
             limits,
         }
     }
@@ -62,6 +65,7 @@ impl ResponseReader {
         self.answered = false;
         self.response_due = None;
         self.body_idle = self.limits.body_idle;
+        self.ends_by = None;
     }
 
     pub(super) fn begin(&mut self, method: Method) {
@@ -91,6 +95,11 @@ impl ResponseReader {
     /// How long the body may be silent, in place of the limit's time.
     pub fn set_body_idle(&mut self, idle: Option<Duration>) {
         self.body_idle = idle;
+    }
+
+    /// When the whole response must have come; for ever without one.
+    pub fn set_end(&mut self, due: Option<Instant>) {
+        self.ends_by = due;
     }
 
     /// The final response head. Interim ones are skipped, up to a limit.
@@ -177,7 +186,8 @@ impl ResponseReader {
 
     /// Receives more of the body.
     pub(crate) async fn fill_body(&mut self) -> Result<(), ClientError> {
-        let due = self.body_idle.and_then(|idle| now().checked_add(idle));
+        let idle = self.body_idle.and_then(|idle| now().checked_add(idle));
+        let due = idle.into_iter().chain(self.ends_by).min();
         self.fill(due, ClientErrorKind::BodyTimeout).await
     }
 

@@ -25,6 +25,7 @@ async fn pass(
         is_repeatable: head.method.is_idempotent(),
         response_due: None,
         body_idle: None,
+        ends_by: None,
     };
     let request = |dst: &mut bytes::BytesMut, framing: Framing| {
         request_head(dst, head.method_str(), head.path_and_query())

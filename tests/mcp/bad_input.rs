@@ -1,27 +1,23 @@
 //! Bad input to the MCP endpoint: every wrong message, header and session has the answer that the specification names, and
 //! the session goes on.
 
-mod support;
-
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use support::config::{mcp, one_listener};
-use support::free_port;
-use support::gateway::{BINARY, Gateway, local};
-use support::mcp_client::{ACCEPT, McpClient, answer_of, initialize, message};
-use support::mcp_server::McpServer;
-use support::wire::{Peer, Response};
+
+use crate::notes;
+use crate::support::config::{mcp, one_listener};
+use crate::support::free_port;
+use crate::support::gateway::{Gateway, local};
+use crate::support::mcp_client::{ACCEPT, McpClient, answer_of, initialize, message};
+use crate::support::mcp_server::McpServer;
+use crate::support::wire::{Peer, Response};
 
 /// The demo's stdio server beside a scripted one.
 struct Endpoint {
     server: McpServer,
     address: SocketAddr,
     gateway: Gateway,
-}
-
-fn notes() -> Value {
-    json!({ "name": "notes", "stdio": { "cmd": BINARY, "args": ["demo-notes"] } })
 }
 
 fn endpoint() -> Endpoint {
@@ -32,7 +28,7 @@ fn endpoint() -> Endpoint {
 fn with(settings: Value) -> Endpoint {
     let server = McpServer::good("web");
     let port = free_port();
-    let mut backend = json!({ "targets": [notes(), server.target("web")] });
+    let mut backend = json!({ "targets": [notes("notes"), server.target("web")] });
     backend.as_object_mut().expect("an object").extend(settings.as_object().cloned().unwrap_or_default());
     Endpoint { server, address: local(port), gateway: Gateway::start(&mcp(port, backend).to_string()) }
 }
@@ -55,9 +51,19 @@ fn text_that_is_no_json_is_a_parse_error() {
     let endpoint = endpoint();
     let client = McpClient::open(endpoint.address);
     let cases = [
-        "", " ", "{", "}", "nonsense", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"", "{'jsonrpc':'2.0'}", "{\"a\":1,}",
-        "{\"jsonrpc\":\"2.0\" \"id\":1}", "\u{feff}{}", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}x",
-        "{\"jsonrpc\":\"2.0\",\"id\":01,\"method\":\"ping\"}", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"pi\tng\"}",
+        "",
+        " ",
+        "{",
+        "}",
+        "nonsense",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"",
+        "{'jsonrpc':'2.0'}",
+        "{\"a\":1,}",
+        "{\"jsonrpc\":\"2.0\" \"id\":1}",
+        "\u{feff}{}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}x",
+        "{\"jsonrpc\":\"2.0\",\"id\":01,\"method\":\"ping\"}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"pi\tng\"}",
         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{\"a\":tru}}",
         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{\"a\":\"\\x\"}}",
     ];
@@ -68,10 +74,15 @@ fn text_that_is_no_json_is_a_parse_error() {
         let response = Peer::connect(endpoint.address).ask("POST", "/mcp", &headers, case);
         assert_error(case, &response, 400, -32700, None);
     }
-    let invalid_utf8 = [&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{\"a\":\"\xff\"}}"[..]].concat();
+    let invalid_utf8 =
+        [&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{\"a\":\"\xff\"}}"[..]].concat();
     let response = Peer::connect(endpoint.address).ask("POST", "/mcp", &client.headers(), invalid_utf8);
     assert_error("a byte that is no UTF-8", &response, 400, -32700, None);
-    let deep = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}1{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
     assert_eq!(client.post(&deep).status, 400, "a document too deep");
     assert_eq!(client.result("ping", json!({})), json!({}), "the session goes on");
 }
@@ -150,7 +161,8 @@ fn batches_are_for_the_one_revision_that_has_them() {
     assert_eq!(response.status, 200);
     let answers = response.json();
     let answers = answers.as_array().expect("an array of answers");
-    let answer = |id: u64| answers.iter().find(|answer| answer["id"] == id).unwrap_or_else(|| panic!("no {id}: {answers:?}"));
+    let answer =
+        |id: u64| answers.iter().find(|answer| answer["id"] == id).unwrap_or_else(|| panic!("no {id}: {answers:?}"));
     assert_eq!(answers.len(), 4, "a notification has no answer: {answers:?}");
     assert_eq!(answer(1)["result"], json!({}));
     assert_eq!(answer(2)["result"]["content"][0]["text"], "web: echo {\"a\":1}");
@@ -198,12 +210,19 @@ fn wrong_params_are_named() {
         ("logging/setLevel", json!({ "level": "loud" })),
         ("logging/setLevel", json!({})),
         ("completion/complete", json!({})),
-        ("completion/complete", json!({ "ref": { "type": "ref/prompt", "name": "nobody__x" }, "argument": { "name": "a", "value": "" } })),
+        (
+            "completion/complete",
+            json!({ "ref": { "type": "ref/prompt", "name": "nobody__x" }, "argument": { "name": "a", "value": "" } }),
+        ),
     ];
     for (method, params) in cases {
         let response = client.post(&message(9, method, params.clone()));
         let answer = answer_of(&response);
-        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(9), &json!(-32602)), "{method} {params}: {answer}");
+        assert_eq!(
+            (&answer["id"], &answer["error"]["code"]),
+            (&json!(9), &json!(-32602)),
+            "{method} {params}: {answer}"
+        );
         assert!([200, 400].contains(&response.status), "{method} {params}: {}", response.status);
     }
 }
@@ -212,7 +231,8 @@ fn wrong_params_are_named() {
 fn ids_come_back_as_they_were_written() {
     let endpoint = endpoint();
     let client = McpClient::open(endpoint.address);
-    let ids = ["0", "\"a\"", "9007199254740993", "-1", "18446744073709551615", "\"\"", "\"\\u0041\\n\"", "\"7\"", "\"ü😀\""];
+    let ids =
+        ["0", "\"a\"", "9007199254740993", "-1", "18446744073709551615", "\"\"", "\"\\u0041\\n\"", "\"7\"", "\"ü😀\""];
     let requests = [
         ("ping", "{}"),
         ("tools/list", "{}"),
@@ -256,7 +276,7 @@ fn a_body_too_large_is_413() {
     let headers: String = client.headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     peer.send(format!("POST /mcp HTTP/1.1\r\nhost: localhost\r\n{headers}transfer-encoding: chunked\r\n\r\n"));
     for _ in 0..20 {
-        if peer.try_send(support::upstream::chunk(&"x".repeat(1000))).is_err() {
+        if peer.try_send(crate::support::upstream::chunk(&"x".repeat(1000))).is_err() {
             break;
         }
     }
@@ -280,8 +300,17 @@ fn only_sessions_that_were_opened_here_are_served() {
     let mixed = format!("{}{}", &client.session[..20], &other.session[20..]);
     let cut = client.session[..client.session.len() - 4].to_owned();
     let unknown = [
-        "1".to_owned(), "00000000-0000-0000-0000-000000000000".to_owned(), "x".repeat(2000), forged(0), forged(8), forged(20),
-        forged(30), forged(client.session.len() / 2), mixed, cut, format!("{}A", client.session),
+        "1".to_owned(),
+        "00000000-0000-0000-0000-000000000000".to_owned(),
+        "x".repeat(2000),
+        forged(0),
+        forged(8),
+        forged(20),
+        forged(30),
+        forged(client.session.len() / 2),
+        mixed,
+        cut,
+        format!("{}A", client.session),
     ];
     for session in unknown {
         let forged = McpClient { session, ..client.clone() };
@@ -301,13 +330,12 @@ fn only_sessions_that_were_opened_here_are_served() {
 fn a_session_belongs_to_its_endpoint() {
     let servers = [McpServer::good("one"), McpServer::good("two")];
     let port = free_port();
-    let route = |path: &str, server: &McpServer| {
-        json!({ "matches": [{ "path": { "exact": path } }], "backends": [{ "mcp": { "targets": [server.target("t")] } }] })
-    };
+    let route = |path: &str, server: &McpServer| json!({ "matches": [{ "path": { "exact": path } }], "backends": [{ "mcp": { "targets": [server.target("t")] } }] });
     let config = one_listener(port, json!([route("/mcp", &servers[0]), route("/other", &servers[1])]));
     let _gateway = Gateway::start(&config.to_string());
     let client = McpClient::open(local(port));
-    let response = Peer::connect(local(port)).ask("POST", "/other", &client.headers(), message(1, "tools/list", json!({})));
+    let response =
+        Peer::connect(local(port)).ask("POST", "/other", &client.headers(), message(1, "tools/list", json!({})));
     assert_error("another endpoint", &response, 404, -32600, None);
     assert_eq!(servers[1].seen().len(), 0);
 }
@@ -335,7 +363,8 @@ fn a_request_without_its_session_is_400() {
 fn initialize_happens_once_and_with_what_it_needs() {
     let endpoint = endpoint();
     let client = McpClient::open(endpoint.address);
-    let again = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "a", "version": "1" } });
+    let again =
+        json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "a", "version": "1" } });
     assert_error("twice", &client.post(&message(3, "initialize", again)), 400, -32600, Some(json!(3)));
     let headers = [("accept", ACCEPT), ("content-type", "application/json")];
     let wrong = [
@@ -346,7 +375,8 @@ fn initialize_happens_once_and_with_what_it_needs() {
         json!({ "protocolVersion": "2025-11-25", "capabilities": {} }),
     ];
     for params in wrong {
-        let response = Peer::connect(endpoint.address).ask("POST", "/mcp", &headers, message(4, "initialize", params.clone()));
+        let response =
+            Peer::connect(endpoint.address).ask("POST", "/mcp", &headers, message(4, "initialize", params.clone()));
         let answer = answer_of(&response);
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(4), &json!(-32602)), "{params}: {answer}");
         assert_eq!(response.get("mcp-session-id"), None, "{params}");
@@ -369,7 +399,8 @@ fn accept_content_type_and_method_are_checked() {
     let ask = |method: &str, headers: &[(&str, &str)]| {
         let mut all = vec![("mcp-session-id", session)];
         all.extend(headers);
-        let body = if ["GET", "HEAD", "TRACE"].contains(&method) { String::new() } else { message(1, "ping", json!({})) };
+        let body =
+            if ["GET", "HEAD", "TRACE"].contains(&method) { String::new() } else { message(1, "ping", json!({})) };
         Peer::connect(endpoint.address).ask(method, "/mcp", &all, body)
     };
     let json_type = ("content-type", "application/json");
@@ -388,8 +419,14 @@ fn accept_content_type_and_method_are_checked() {
     for accept in fine {
         assert_eq!(ask("POST", &[("accept", accept), json_type]).status, 200, "{accept}");
     }
-    assert_eq!(ask("POST", &[("accept", "application/json"), ("accept", "text/event-stream"), json_type]).status, 200, "two lines");
-    for content_type in ["text/plain", "application/jsonp", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"] {
+    assert_eq!(
+        ask("POST", &[("accept", "application/json"), ("accept", "text/event-stream"), json_type]).status,
+        200,
+        "two lines"
+    );
+    for content_type in
+        ["text/plain", "application/jsonp", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"]
+    {
         let response = ask("POST", &[("accept", ACCEPT), ("content-type", content_type)]);
         assert_error(content_type, &response, 415, -32600, None);
     }
@@ -413,7 +450,8 @@ fn the_version_header_must_be_one_that_is_spoken() {
     let client = McpClient::open(endpoint.address);
     for version in ["1999-01-01", "2026-07-28", "", "2025-11-25x", "draft"] {
         let wrong = McpClient { revision: "9".to_owned(), ..client.clone() };
-        let mut headers: Vec<(&str, &str)> = wrong.headers().into_iter().filter(|(name, _)| *name != "mcp-protocol-version").collect();
+        let mut headers: Vec<(&str, &str)> =
+            wrong.headers().into_iter().filter(|(name, _)| *name != "mcp-protocol-version").collect();
         headers.push(("mcp-protocol-version", version));
         let response = Peer::connect(endpoint.address).ask("POST", "/mcp", &headers, message(1, "ping", json!({})));
         assert_error(version, &response, 400, -32600, None);
@@ -434,7 +472,15 @@ fn pages_of_other_origins_are_kept_out() {
     };
     let host = format!("localhost:{port}");
     let host = host.as_str();
-    for origin in ["https://evil.example", "http://localhost.evil.example", "http://evil.example:80", "null", "nonsense", "file://", ""] {
+    for origin in [
+        "https://evil.example",
+        "http://localhost.evil.example",
+        "http://evil.example:80",
+        "null",
+        "nonsense",
+        "file://",
+        "",
+    ] {
         assert_error(origin, &try_with(&[("host", host), ("origin", origin)]), 403, -32600, None);
     }
     let hosts = ["evil.example", "localhost.evil.example", "evil.example:3000", "10.0.0.1", "127.0.0.1.evil.example"];
@@ -454,10 +500,13 @@ fn pages_of_other_origins_are_kept_out() {
 fn a_configured_origin_is_let_in() {
     let server = McpServer::good("web");
     let port = free_port();
-    let config = one_listener(port, json!([{
-        "policies": { "cors": { "allowOrigins": ["https://app.example"], "allowMethods": ["POST"], "exposeHeaders": ["mcp-session-id"] } },
-        "backends": [{ "mcp": { "targets": [server.target("web")], "dnsRebindingProtection": true } }],
-    }]));
+    let config = one_listener(
+        port,
+        json!([{
+            "policies": { "cors": { "allowOrigins": ["https://app.example"], "allowMethods": ["POST"], "exposeHeaders": ["mcp-session-id"] } },
+            "backends": [{ "mcp": { "targets": [server.target("web")], "dnsRebindingProtection": true } }],
+        }]),
+    );
     let _gateway = Gateway::start(&config.to_string());
     let ask = |origin: &str| {
         let headers = [("accept", ACCEPT), ("content-type", "application/json"), ("origin", origin)];

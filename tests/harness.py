@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-TESTS = pathlib.Path(__file__).resolve().parent.parent
+TESTS = pathlib.Path(__file__).resolve().parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or TESTS.parent / "target").resolve()
 PEER = TESTS / "peers/peer"
 CONFORMANCE = TESTS / "conformance/run"
@@ -67,31 +67,30 @@ def free_ports(count):
 
 
 class Processes:
-    """Every process of a test, ended by its id when the program ends in whatever way."""
+    """Every process of a test, ended by its id when the program ends, in whatever way it can notice."""
 
     def __init__(self, folder):
         self.folder = folder
         self.running = []
-        self.lock = threading.Lock()
+        self.closing = False
+        # Reentrant: a signal may come while the main thread holds it.
+        self.lock = threading.RLock()
         folder.mkdir(parents=True, exist_ok=True)
         atexit.register(self.end_all)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: sys.exit(1))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self.interrupted)
 
     def start(self, command, log, env=None, **options):
         """A process in a group of its own; what it writes goes to the file `log` of the folder."""
-        if "stdout" in options:
-            errors = (self.folder / log).open("wb")
-            options["stderr"] = errors
-        else:
-            errors = (self.folder / log).open("wb")
-            options |= {"stdout": errors, "stderr": subprocess.STDOUT}
-        with errors, self.lock:
+        with (self.folder / log).open("wb") as file, self.lock:
+            expect(not self.closing, "the test is being ended")
+            outputs = {"stderr": file} if "stdout" in options else {"stdout": file, "stderr": subprocess.STDOUT}
             process = subprocess.Popen(
                 [str(word) for word in command],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
+                **outputs,
                 **options,
             )
             self.running.append(process)
@@ -140,6 +139,12 @@ class Processes:
                 process.terminate()
         for process in reversed(self.running[:]):
             self.end(process)
+
+    def interrupted(self, *_):
+        """Threads that drive something fail as soon as their processes are gone, and start no more."""
+        self.closing = True
+        self.end_all()
+        sys.exit(1)
 
 
 class Gateway:
@@ -316,7 +321,8 @@ class Client:
                 if answer.get("id") == self.ids and "method" not in answer:
                     return answer
             last = re.findall(rb"^id: ?(.*?)\r?$", body, re.MULTILINE)
-            expect(status == 200 and last and time.monotonic() < end, lambda: f"{method}: status {status}, no answer in {body[:300]!r}")
+            resumable = status == 200 and last and time.monotonic() < end
+            expect(resumable, lambda: f"{method}: status {status}, no answer in {body[:300]!r}")
             retry = re.findall(rb"^retry: ?(\d+)", body, re.MULTILINE)
             time.sleep(int(retry[-1]) / 1000 if retry else RETRY_S)
             status, body, headers = self.send("GET", **{"last-event-id": last[-1].decode()})

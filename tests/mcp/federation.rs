@@ -1,0 +1,154 @@
+//! One list out of many: names, resource URIs, and pages.
+
+use serde_json::{Value, json};
+
+use crate::support::mcp_client::{McpClient, each};
+use crate::support::mcp_server::{Act, McpServer, Offers};
+use crate::{federation, gateway, tool_names};
+
+#[test]
+fn names_with_underscores_find_their_way() {
+    let tools = Offers::tools(&["get_item", "_hidden", "a__b", "__x", "end_"]);
+    let names = ["my_target", "my-target", "target2", "a_b_c"];
+    let servers: Vec<McpServer> =
+        names.iter().map(|name| McpServer::offering(name, tools.clone(), |_| Act::Well)).collect();
+    let (_gateway, address) =
+        federation(names.iter().zip(&servers).map(|(name, server)| server.target(name)).collect());
+    let client = McpClient::open(address);
+    let list = client.result("tools/list", json!({}));
+    let listed: Vec<String> = tool_names(&list).into_iter().map(str::to_owned).collect();
+    assert_eq!(listed.len(), 20);
+    for (name, outward) in names
+        .iter()
+        .flat_map(|name| ["get_item", "_hidden", "a__b", "__x", "end_"].map(|tool| (name, format!("{name}__{tool}"))))
+    {
+        assert!(listed.contains(&outward), "{outward} is not in {listed:?}");
+        let own = outward.strip_prefix(&format!("{name}__")).expect("a prefix");
+        assert_eq!(client.call(&outward, json!({ "k": 1 })), format!("{name}: {own} {{\"k\":1}}"));
+    }
+}
+
+#[test]
+fn prefix_modes_mean_what_they_say() {
+    let one = McpServer::offering("one", Offers::tools(&["echo", "mine"]), |_| Act::Well);
+    let two = McpServer::offering("two", Offers::tools(&["echo", "yours"]), |_| Act::Well);
+    let listed = |targets: Value, mode: &str| {
+        let (gateway, address) = gateway(json!({ "targets": targets, "prefixMode": mode }));
+        let client = McpClient::open(address);
+        let list = client.result("tools/list", json!({}));
+        (gateway, client, tool_names(&list).join(" "))
+    };
+    let both = json!([one.target("one"), two.target("two")]);
+    let single = json!([one.target("one")]);
+    assert_eq!(listed(single.clone(), "conditional").2, "echo mine");
+    assert_eq!(listed(both.clone(), "conditional").2, "one__echo one__mine two__echo two__yours");
+    let (_gateway, client, names) = listed(single.clone(), "always");
+    assert_eq!(names, "one__echo one__mine");
+    assert_eq!(client.call("one__mine", json!({})), "one: mine {}");
+    let (_gateway, client, names) = listed(both, "never");
+    assert_eq!(names, "echo mine yours", "of two equal names the first target's is served");
+    assert_eq!(client.call("echo", json!({})), "one: echo {}");
+    assert_eq!(client.call("yours", json!({})), "two: yours {}");
+    assert_eq!(client.ask("tools/call", json!({ "name": "nobodys" }))["error"]["code"], -32602);
+}
+
+#[test]
+fn a_tool_is_found_without_prefix_before_anybody_has_listed() {
+    let one = McpServer::offering("one", Offers::tools(&["mine"]), |_| Act::Well);
+    let two = McpServer::offering("two", Offers::tools(&["yours"]), |_| Act::Well);
+    let (_gateway, address) =
+        gateway(json!({ "targets": [one.target("one"), two.target("two")], "prefixMode": "never" }));
+    assert_eq!(McpClient::open(address).call("yours", json!({})), "two: yours {}");
+}
+
+#[test]
+fn equal_resource_uris_are_both_readable() {
+    let one = McpServer::offering("one", Offers::resources(&["memo:x", "memo:one", "ui://app/x"]), |_| Act::Well);
+    let two = McpServer::offering("two_b", Offers::resources(&["memo:x", "memo:two", "ui://app/x"]), |_| Act::Well);
+    let (_gateway, address) = federation(vec![one.target("one"), two.target("two_b")]);
+    let client = McpClient::open(address);
+    let list = client.result("resources/list", json!({}));
+    let uris: Vec<&str> = each(&list["resources"], "uri");
+    assert_eq!(uris.len(), 6, "{uris:?}");
+    let mut unique = uris.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), 6, "{uris:?}");
+    assert!(
+        ["memo:x", "memo:one", "memo:two", "ui://app/x"].iter().all(|uri| uris.contains(uri)),
+        "usable as they are: {uris:?}"
+    );
+    let owners = ["one", "one", "one", "two_b", "two_b", "two_b"];
+    let owns = ["memo:x", "memo:one", "ui://app/x", "memo:x", "memo:two", "ui://app/x"];
+    for ((uri, owner), own) in uris.iter().zip(owners).zip(owns) {
+        let read = client.result("resources/read", json!({ "uri": uri }));
+        assert_eq!(read["contents"][0]["text"], format!("{owner} has {own}"), "{uri}");
+        assert_eq!(read["contents"][0]["uri"], *uri, "the answer is about what was asked");
+    }
+    // Another client may read before it has listed.
+    let other = McpClient::open(address);
+    assert_eq!(
+        other.result("resources/read", json!({ "uri": "memo:two" }))["contents"][0]["text"],
+        "two_b has memo:two"
+    );
+    assert_eq!(other.ask("resources/read", json!({ "uri": "memo:nobodys" }))["error"]["code"], -32602);
+}
+
+#[test]
+fn pages_walk_over_everything_once_in_a_stable_order() {
+    // Each target has pages of its own, of another size.
+    let paged = |name: &'static str, count: usize, size: usize| {
+        McpServer::scripted(name, move |seen| match seen.method() {
+            "tools/list" => {
+                let from = seen.message["params"]["cursor"]
+                    .as_str()
+                    .map_or(0, |cursor| cursor.parse().expect("a cursor of ours"));
+                let to = count.min(from + size);
+                let tools: Vec<Value> =
+                    (from..to).map(|n| json!({ "name": format!("t{n}"), "inputSchema": {} })).collect();
+                let mut result = json!({ "tools": tools });
+                if to < count {
+                    result["nextCursor"] = to.to_string().into();
+                }
+                Act::Result(result)
+            }
+            _ => Act::Well,
+        })
+    };
+    let (one, two, three) = (paged("one", 7, 2), paged("two", 0, 1), paged("three", 6, 4));
+    let targets = json!([one.target("one"), two.target("two"), three.target("three")]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "pageSize": 3 }));
+    let client = McpClient::open(address);
+    let walk = || {
+        let (mut names, mut cursors, mut params) = (Vec::new(), Vec::new(), json!({}));
+        loop {
+            let page = client.result("tools/list", params);
+            let listed = tool_names(&page);
+            assert!(listed.len() <= 3, "{listed:?}");
+            names.extend(listed.into_iter().map(str::to_owned));
+            let Some(cursor) = page.get("nextCursor") else { return (names, cursors) };
+            assert_eq!(tool_names(&page).len(), 3, "only the last page may be short");
+            cursors.push(cursor.as_str().expect("a string").to_owned());
+            params = json!({ "cursor": cursor });
+        }
+    };
+    let (names, cursors) = walk();
+    let expected: Vec<String> =
+        (0..7).map(|n| format!("one__t{n}")).chain((0..6).map(|n| format!("three__t{n}"))).collect();
+    assert_eq!(names, expected);
+    assert_eq!(cursors.len(), 4);
+    assert_eq!(walk().0, expected);
+    let page = client.result("tools/list", json!({ "cursor": cursors[1] }));
+    assert_eq!(tool_names(&page), ["one__t6", "three__t0", "three__t1"], "a cursor may be used again");
+    let mut tampered = cursors[0].clone().into_bytes();
+    let middle = tampered.len() / 2;
+    tampered[middle] = if tampered[middle] == b'A' { b'B' } else { b'A' };
+    let tampered = String::from_utf8(tampered).expect("ASCII");
+    for cursor in [tampered.as_str(), "", "3", &cursors[0][1..], client.session.as_str()] {
+        assert_eq!(client.ask("tools/list", json!({ "cursor": cursor }))["error"]["code"], -32602, "{cursor:?}");
+    }
+    assert_eq!(
+        client.ask("resources/list", json!({ "cursor": cursors[0] }))["error"]["code"].as_i64().map(|code| code < 0),
+        Some(true)
+    );
+}

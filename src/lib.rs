@@ -3,7 +3,7 @@
 //! The map, from the top down; imports go only downward:
 //!
 //! ```text
-//! main > cli > gateway > {shard | control} > mesh > snapshot > {policy | backend} > {request, session}
+//! main > cli > gateway > {shard | control} > mesh > {snapshot, session} > {policy | backend} > request
 //!      > {protocol, telemetry} > {fault, limits} > crates (io/*, config, perf)
 //! ```
 //!

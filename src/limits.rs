@@ -10,7 +10,7 @@ pub const SESSION_SERVER_REQUESTS_MAX: usize = 256;
 pub const STREAM_EVENTS_MAX: usize = 256;
 /// See [`STREAM_EVENTS_MAX`].
 pub const STREAM_BYTES_MAX: usize = 256 * 1024;
-/// Streams that one session remembers, live or ended; the oldest ended one leaves first.
+/// Ended streams that one session remembers; the oldest leaves first.
 pub const SESSION_STREAMS_MAX: usize = 32;
 /// One message of a target: an SSE event, a JSON answer that must be read whole, or a line of a child.
 pub const UPSTREAM_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;

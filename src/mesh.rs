@@ -12,6 +12,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::backend::mcp::StdioTarget;
+use crate::session::ChildPort;
 use crate::snapshot::Snapshot;
 
 /// What a shard is told by control or by another shard.
@@ -70,42 +71,6 @@ pub struct SharedChild {
     pub port: ChildPort,
     /// The `result` of its `initialize`.
     pub initialize_result: Bytes,
-}
-
-/// The way to a child: its owner's inbox. Clones speak to the same child.
-#[derive(Clone)]
-pub struct ChildPort {
-    pub commands: Sender<ChildCommand>,
-    /// Beside the commands, because a child that reads nothing must end as well.
-    stop: Sender<()>,
-    /// Set when the child has gone.
-    pub closed: Arc<std::sync::atomic::AtomicBool>,
-}
-
-impl ChildPort {
-    pub fn new(commands: Sender<ChildCommand>, stop: Sender<()>) -> Self {
-        ChildPort { commands, stop, closed: Arc::default() }
-    }
-
-    /// Ends the child, whatever it is doing: its input at once, the process politely and then by force.
-    pub fn stop(&self) {
-        // Full: it was told already.
-        let _ = self.stop.try_send(());
-    }
-}
-
-/// What a session says to a child's owner.
-pub enum ChildCommand {
-    /// A request whose id is already `id`; answers and what belongs to them come on `reply`.
-    Request { id: u64, message: Bytes, reply: Sender<Bytes> },
-    /// A notification or an answer.
-    Send(Bytes),
-    /// Nobody waits for `id` any more.
-    Forget { id: u64 },
-    /// Messages that belong to no request go to `events` from now on.
-    Attach { session: u64, events: Sender<Bytes> },
-    /// The session ended.
-    Detach { session: u64 },
 }
 
 /// What shards ask of control: children. Everything else goes over channels of its own kind.

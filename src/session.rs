@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use agentlane_runtime::channel::Sender;
 use agentlane_runtime::local::{Event, Notify};
 use bytes::Bytes;
 
@@ -105,7 +107,43 @@ pub enum Transport {
         /// Everything of a POST's head that is the same each time, up to the first varying header.
         post_head: Bytes,
     },
-    Stdio(crate::mesh::ChildPort),
+    Stdio(ChildPort),
+}
+
+/// The way to a child: its owner's inbox. Clones speak to the same child.
+#[derive(Clone)]
+pub struct ChildPort {
+    pub commands: Sender<ChildCommand>,
+    /// Beside the commands, because a child that reads nothing must end as well.
+    stop: Sender<()>,
+    /// Set when the child has gone.
+    pub closed: Arc<AtomicBool>,
+}
+
+impl ChildPort {
+    pub fn new(commands: Sender<ChildCommand>, stop: Sender<()>) -> Self {
+        ChildPort { commands, stop, closed: Arc::default() }
+    }
+
+    /// Ends the child, whatever it is doing: its input at once, the process politely and then by force.
+    pub fn stop(&self) {
+        // Full: it was told already.
+        let _ = self.stop.try_send(());
+    }
+}
+
+/// What a session says to a child's owner.
+pub enum ChildCommand {
+    /// A request whose id is already `id`; answers and what belongs to them come on `reply`.
+    Request { id: u64, message: Bytes, reply: Sender<Bytes> },
+    /// A notification or an answer.
+    Send(Bytes),
+    /// Nobody waits for `id` any more.
+    Forget { id: u64 },
+    /// Messages that belong to no request go to `events` from now on.
+    Attach { session: u64, events: Sender<Bytes> },
+    /// The session ended.
+    Detach { session: u64 },
 }
 
 /// A client's request that waits for its answer.

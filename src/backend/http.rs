@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::policy::request_redirect::RequestRedirect;
 use crate::request::HeaderEdit;
 
 /// A host and port, with the addresses that control found for it.
@@ -32,6 +31,4 @@ pub struct HttpBackend {
     /// Header changes for this backend alone.
     pub request: Vec<HeaderEdit>,
     pub response: Vec<HeaderEdit>,
-    /// Answers in this backend's place.
-    pub redirect: Option<RequestRedirect>,
 }

@@ -67,8 +67,9 @@ async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Cli
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(error) => {
-                if error.status().is_some() {
+                if let Some(status) = error.status() {
                     shard.metrics.unrouted.inc();
+                    refused_head(shard, &client, status);
                 }
                 let _ = connection.refuse(&error).await;
                 break;
@@ -114,15 +115,15 @@ async fn request(
     }
     let backend = route.backends.pick(active.turn(route));
     record.backend = backend.map(|(place, _)| place);
-    match backend.map(|(_, backend)| backend) {
+    if let Some(redirect) = backend.and_then(|(_, chosen)| chosen.redirect.as_ref()) {
+        return local(connection, redirect.reply(&view, &matched), &changes.response, record).await;
+    }
+    match backend.map(|(_, chosen)| &chosen.backend) {
         None => {
             record.fault = Some(Kind::NoBackend.label());
             local(connection, LocalReply::new(503), &changes.response, record).await
         }
         Some(Backend::Http(http)) => {
-            if let Some(redirect) = &http.redirect {
-                return local(connection, redirect.reply(&view, &matched), &changes.response, record).await;
-            }
             match proxy::forward(shard, connection, &view, route, http, changes, record).await {
                 true => After::Next,
                 false => After::Close,
@@ -279,7 +280,7 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     let mut responder = Responder::mesh(forwarded.reply);
     let backend = route.as_ref().and_then(|(route, _)| {
         record.route = Some(route.index);
-        route.backends.iter().find_map(|backend| match backend {
+        route.backends.iter().find_map(|choice| match &choice.backend {
             Backend::Mcp(mcp) => shard.mcp_backend(&mcp.key),
             Backend::Http(_) => None,
         })
@@ -342,6 +343,32 @@ async fn refuse(connection: &mut Connection, edits: &HeaderEdits, record: &mut R
     local(connection, reply, edits, record).await
 }
 
+/// The record of a request that broke HTTP: there is no method and no path to tell.
+fn refused_head(shard: &Shard, client: &Client, status: u16) {
+    let mut access = shard.access.borrow_mut();
+    let Some(access) = access.as_mut() else { return };
+    access.record(&AccessRecord {
+        start: SystemTime::now(),
+        shard: shard.index,
+        remote: client.peer,
+        method: "-",
+        path: "-",
+        host: None,
+        status,
+        duration: std::time::Duration::ZERO,
+        bytes_in: 0,
+        bytes_out: 0,
+        listener: None,
+        route: None,
+        backend: None,
+        mcp_method: None,
+        mcp_target: None,
+        mcp_tool: None,
+        session: None,
+        fault: Some(Kind::InvalidRequest.label()),
+    });
+}
+
 /// Counts a request and writes its record.
 fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, record: &Record) {
     let duration = record.began.elapsed();
@@ -365,7 +392,7 @@ fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, r
         bytes_out: record.bytes_out,
         listener: route.map(|route| route.listener.as_str()),
         route: route.map(|route| route.name.as_str()),
-        backend: route.zip(record.backend).and_then(|(route, place)| route.backends.get(place)).map(Backend::name),
+        backend: route.zip(record.backend).and_then(|(route, place)| route.backends.get(place)).map(|chosen| chosen.backend.name()),
         mcp_method: record.mcp_method,
         mcp_target: record.target.as_ref().map(|leg| leg.target.name.as_str()),
         mcp_tool: record.tool.as_ref().and_then(|tool| std::str::from_utf8(tool).ok()),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use regex::Regex;
 
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
-use super::{Bind, Listener, Route, Rule, Snapshot, Timeouts};
+use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
 use crate::backend::http::{Endpoint, HttpBackend};
 use crate::backend::mcp::{FailureMode, HttpTarget, McpBackend, StdioTarget, Target, TargetKind};
 use crate::backend::{Backend, Weighted};
@@ -92,7 +92,11 @@ impl Compiler<'_> {
             request: timeouts.and_then(|timeout| timeout.request),
             backend: timeouts.and_then(|timeout| timeout.backend_request),
         };
-        let backends = route.backends.iter().map(|backend| (self.backend(backend, timeouts), backend.weight)).collect();
+        let backends = route.backends.iter().map(|reference| {
+            let redirect = reference.policies.redirect.as_ref().map(redirect);
+            (RouteBackend { backend: self.backend(reference, timeouts), redirect }, reference.weight)
+        });
+        let backends = backends.collect();
         let compiled = Arc::new(Route {
             index: self.routes.len(),
             name: route.name.clone(),
@@ -114,7 +118,6 @@ impl Compiler<'_> {
                 endpoint: self.endpoint(&host_port.host, host_port.port),
                 request,
                 response,
-                redirect: reference.policies.redirect.as_ref().map(redirect),
             })),
             config::BackendKind::Mcp(mcp) => {
                 let compiled = Arc::new(self.mcp(&backend.name, mcp, timeouts));

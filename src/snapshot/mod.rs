@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use agentlane_link::server::ServerLimits;
 
-use crate::backend::Weighted;
+use crate::backend::{Backend, Weighted};
 use crate::backend::mcp::McpBackend;
 use crate::policy::Chain;
+use crate::policy::request_redirect::RequestRedirect;
 use matching::{HostPattern, RouteMatch};
 
 /// Everything that a request needs, for one version of the configuration.
@@ -59,8 +60,16 @@ pub struct Route {
     /// Its listener's name.
     pub listener: String,
     pub chain: Chain,
-    pub backends: Weighted,
+    pub backends: Weighted<RouteBackend>,
     pub timeouts: Timeouts,
+}
+
+/// A backend as one route uses it.
+#[derive(Debug)]
+pub struct RouteBackend {
+    pub backend: Backend,
+    /// Answers in its place.
+    pub redirect: Option<RequestRedirect>,
 }
 
 /// `None`: no limit.

@@ -1,6 +1,6 @@
 //! The server-to-client streams of one session and what was sent on them, so that a client can come back for the rest
 //! (`Last-Event-ID`, MCP 2025-03-26 to 2025-11-25, "Resumability and Redelivery"). Pure and bounded: the oldest event
-//! and the oldest ended stream leave first. It knows neither connections nor what a message says.
+//! and the oldest ended stream leave first; a live stream stays. It knows neither connections nor what a message says.
 
 use std::collections::VecDeque;
 
@@ -194,14 +194,12 @@ impl Streams {
     }
 
     fn insert(&mut self, id: u32) -> usize {
-        if self.streams.len() >= SESSION_STREAMS_MAX {
-            let victim = self
-                .streams
-                .iter()
-                .position(|stream| stream.ended && !stream.claimed)
-                .or_else(|| self.streams.iter().position(|stream| stream.id != STANDALONE && !stream.claimed))
-                .unwrap_or(0);
-            self.streams.remove(victim);
+        // Live streams stay: each belongs to a request in flight, and those are bounded.
+        let over = |stream: &Stream| stream.ended && !stream.claimed;
+        if self.streams.iter().filter(|stream| over(stream)).count() >= SESSION_STREAMS_MAX
+            && let Some(oldest) = self.streams.iter().position(over)
+        {
+            self.streams.remove(oldest);
         }
         self.streams.push_back(Stream {
             id,
@@ -275,12 +273,24 @@ mod tests {
             let id = streams.open();
             streams.end(id);
         }
-        assert!(streams.streams.len() <= SESSION_STREAMS_MAX);
+        assert!(streams.streams.len() <= SESSION_STREAMS_MAX + 2, "the live one, the newest, and the remembered ones");
         let big = Bytes::from(vec![0; STREAM_BYTES_MAX]);
         let id = streams.open();
         streams.push(id, big.clone());
         streams.push(id, big);
         assert!(streams.find(id).unwrap().bytes <= STREAM_BYTES_MAX);
+    }
+
+    #[test]
+    fn streams_in_use_are_never_pushed_out() {
+        let mut streams = Streams::default();
+        let claims: Vec<Claim> = (0..4 * SESSION_STREAMS_MAX)
+            .map(|_| {
+                let stream = streams.open();
+                streams.claim(stream, None).unwrap()
+            })
+            .collect();
+        assert!(claims.iter().all(|&claim| streams.holds(claim)));
     }
 
     #[test]

@@ -20,10 +20,10 @@ use super::{SCAN_LIMITS, inbound, mcp_fault};
 use crate::backend::mcp::StdioTarget;
 use crate::fault::{Fault, Kind};
 use crate::limits::{CHILD_QUEUE, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
-use crate::mesh::{ChildCommand, ChildPort, SharedChild, SpawnedChild, ToControl, ToShard};
+use crate::mesh::{SharedChild, SpawnedChild, ToControl, ToShard};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::revision::Revision;
-use crate::session::{Leg, LegId, OpenLeg, Session, Transport};
+use crate::session::{ChildCommand, ChildPort, Leg, LegId, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 
 /// Opens the leg: a child of the session's own, or the shared one of the shard that owns it.

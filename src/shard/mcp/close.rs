@@ -10,10 +10,9 @@ use agentlane_wire::h1::Method as HttpMethod;
 use super::leg;
 use crate::backend::mcp::{McpBackend, TargetKind};
 use crate::limits::FAREWELL_DEADLINE;
-use crate::mesh::ChildCommand;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::streams::STANDALONE;
-use crate::session::{Leg, LegState, OpenLeg, Session, Transport};
+use crate::session::{ChildCommand, Leg, LegState, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 
 /// How often a shard looks for idle sessions.

@@ -18,8 +18,7 @@ use crate::backend::mcp::TargetKind;
 use crate::fault::{Fault, Kind};
 use crate::limits::{RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
 use crate::request::HeaderEdits;
-use crate::mesh::{ChildCommand, ChildPort};
-use crate::session::{LegId, OpenLeg, Session, Transport};
+use crate::session::{ChildCommand, ChildPort, LegId, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 use crate::shard::upstream::HttpAnswer;
 

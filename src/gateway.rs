@@ -132,6 +132,9 @@ impl Plan {
         if let Some(note) = &selection.note {
             tracing::warn!("{note}");
         }
+        if !shards.spin.is_zero() && selection.driver != runtime::Driver::Glommio {
+            tracing::warn!("`spinUs` has no effect: monoio sleeps at once");
+        }
         let listed = shards.cores.len() == count;
         let cpus = match listed {
             true => shards.cores.iter().map(|&core| Some(core as usize)).collect(),

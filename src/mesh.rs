@@ -55,9 +55,17 @@ pub struct ForwardedRequest {
 /// The answer to a forwarded request, in order.
 pub enum ReplyPart {
     /// A whole answer.
-    Whole { status: u16, headers: ReplyHeaders, body: Bytes },
+    Whole {
+        status: u16,
+        headers: ReplyHeaders,
+        body: Bytes,
+    },
     /// The head of a streamed answer; `length` where it is known.
-    Head { status: u16, headers: ReplyHeaders, length: Option<u64> },
+    Head {
+        status: u16,
+        headers: ReplyHeaders,
+        length: Option<u64>,
+    },
     Data(Bytes),
     End,
 }

@@ -76,7 +76,11 @@ pub enum LegState {
     Opening,
     Open(Rc<OpenLeg>),
     /// Not again before `until`.
-    Down { until: Instant, reason: &'static str, failures: u32 },
+    Down {
+        until: Instant,
+        reason: &'static str,
+        failures: u32,
+    },
     /// The session ended.
     Closed,
 }

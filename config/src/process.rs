@@ -253,10 +253,8 @@ record! {
         pub header_timeout: Duration = or(HttpLimits::default().header_timeout) "headerTimeout";
         /// The longest wait for the next part of a body. Default: 30s.
         pub body_timeout: Duration = or(HttpLimits::default().body_timeout) "bodyTimeout";
-        /// How long a connection may be open; it is closed after the answer under way. Default: no limit.
-        pub connection_duration_max: Option<Duration> = opt "maxConnectionDuration";
     }
-    later "http1HeaderCase", "http2WindowSize", "http2ConnectionWindowSize", "http2FrameSize", "http2MaxHeaderSize",
+    later "maxConnectionDuration", "http1HeaderCase", "http2WindowSize", "http2ConnectionWindowSize", "http2FrameSize", "http2MaxHeaderSize",
         "http2KeepaliveInterval", "http2KeepaliveTimeout";
 }
 
@@ -270,7 +268,6 @@ impl Default for HttpLimits {
             idle_timeout: Duration::from_secs(600),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
-            connection_duration_max: None,
         }
     }
 }

@@ -18,9 +18,7 @@ pub fn read(sysfs: &Sysfs) -> CpuLimits {
     let mut limits = CpuLimits::default();
     for line in memberships.lines() {
         let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(group)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
+        let (Some(_), Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
         if controllers.is_empty() {
@@ -51,18 +49,10 @@ fn parse_mount(line: &str) -> Option<Mount> {
     let (root, point) = (place.next()?.to_owned(), place.next()?.to_owned());
     let mut filesystem = filesystem.split(' ');
     match filesystem.next()? {
-        "cgroup2" => Some(Mount {
-            root,
-            point,
-            controllers: None,
-        }),
+        "cgroup2" => Some(Mount { root, point, controllers: None }),
         "cgroup" => {
             let options = filesystem.nth(1)?;
-            Some(Mount {
-                root,
-                point,
-                controllers: Some(options.split(',').map(str::to_owned).collect()),
-            })
+            Some(Mount { root, point, controllers: Some(options.split(',').map(str::to_owned).collect()) })
         }
         _ => None,
     }
@@ -73,63 +63,37 @@ fn apply_v2(sysfs: &Sysfs, mounts: &[Mount], group: &str, limits: &mut CpuLimits
         return;
     };
     for folder in ancestry(mount, group) {
-        limits.tighten(
-            sysfs
-                .text(&format!("{folder}/cpu.max"))
-                .as_deref()
-                .and_then(parse_cpu_max),
-        );
+        limits.tighten(sysfs.text(&format!("{folder}/cpu.max")).as_deref().and_then(parse_cpu_max));
         if limits.cpuset.is_none() {
             limits.cpuset = sysfs.cpu_list(&format!("{folder}/cpuset.cpus.effective"));
         }
     }
 }
 
-fn apply_v1(
-    sysfs: &Sysfs,
-    mounts: &[Mount],
-    controllers: &str,
-    group: &str,
-    limits: &mut CpuLimits,
-) {
+fn apply_v1(sysfs: &Sysfs, mounts: &[Mount], controllers: &str, group: &str, limits: &mut CpuLimits) {
     let mount_of = |controller: &str| {
         let joined = controllers.split(',').any(|name| name == controller);
-        mounts.iter().find(|mount| {
-            joined
-                && mount
-                    .controllers
-                    .iter()
-                    .flatten()
-                    .any(|name| name == controller)
-        })
+        mounts.iter().find(|mount| joined && mount.controllers.iter().flatten().any(|name| name == controller))
     };
     if let Some(mount) = mount_of("cpu") {
         for folder in ancestry(mount, group) {
             let quota = sysfs.number(&format!("{folder}/cpu.cfs_quota_us"));
             let period = sysfs.number(&format!("{folder}/cpu.cfs_period_us"));
-            limits.tighten(
-                quota
-                    .zip(period)
-                    .and_then(|(quota, period)| ratio(quota, period)),
-            );
+            limits.tighten(quota.zip(period).and_then(|(quota, period)| ratio(quota, period)));
         }
     }
     if let Some(mount) = mount_of("cpuset") {
         let files = ["cpuset.effective_cpus", "cpuset.cpus"];
-        let nearest = ancestry(mount, group).into_iter().find_map(|folder| {
-            files
-                .iter()
-                .find_map(|file| sysfs.cpu_list(&format!("{folder}/{file}")))
-        });
+        let nearest = ancestry(mount, group)
+            .into_iter()
+            .find_map(|folder| files.iter().find_map(|file| sysfs.cpu_list(&format!("{folder}/{file}"))));
         limits.cpuset = nearest.or(limits.cpuset.take());
     }
 }
 
 /// The group's folder and every ancestor up to the mount point, nearest first. A container sees a mount whose root is its own group.
 fn ancestry(mount: &Mount, group: &str) -> Vec<String> {
-    let below = group
-        .strip_prefix(mount.root.trim_end_matches('/'))
-        .unwrap_or("");
+    let below = group.strip_prefix(mount.root.trim_end_matches('/')).unwrap_or("");
     let mut below = below.trim_matches('/');
     let mut folders = Vec::new();
     while !below.is_empty() {
@@ -164,19 +128,11 @@ mod tests {
     use super::*;
     use crate::sysfs::fake::Tree;
 
-    const MOUNT_V2: &str =
-        "31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
+    const MOUNT_V2: &str = "31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
 
     fn check(files: &[(&str, &str)], quota: Option<f64>, cpuset: Option<&[usize]>) {
         let limits = read(&Tree::new(files).sysfs);
-        assert_eq!(
-            limits,
-            CpuLimits {
-                quota,
-                cpuset: cpuset.map(<[usize]>::to_vec)
-            },
-            "{files:?}"
-        );
+        assert_eq!(limits, CpuLimits { quota, cpuset: cpuset.map(<[usize]>::to_vec) }, "{files:?}");
     }
 
     #[test]
@@ -196,11 +152,8 @@ mod tests {
 
     #[test]
     fn v2_without_a_limit() {
-        let files = [
-            ("proc/self/cgroup", "0::/"),
-            ("proc/self/mountinfo", MOUNT_V2),
-            ("sys/fs/cgroup/cpu.max", "max 100000"),
-        ];
+        let files =
+            [("proc/self/cgroup", "0::/"), ("proc/self/mountinfo", MOUNT_V2), ("sys/fs/cgroup/cpu.max", "max 100000")];
         check(&files, None, None);
     }
 
@@ -209,10 +162,7 @@ mod tests {
         check(
             &[
                 ("proc/self/cgroup", "0::/kubepods/pod1/c1"),
-                (
-                    "proc/self/mountinfo",
-                    "31 24 0:27 /kubepods/pod1/c1 /sys/fs/cgroup ro - cgroup2 cgroup rw",
-                ),
+                ("proc/self/mountinfo", "31 24 0:27 /kubepods/pod1/c1 /sys/fs/cgroup ro - cgroup2 cgroup rw"),
                 ("sys/fs/cgroup/cpu.max", "50000 100000"),
             ],
             Some(0.5),
@@ -224,10 +174,7 @@ mod tests {
     fn v1_reads_both_controllers() {
         check(
             &[
-                (
-                    "proc/self/cgroup",
-                    "5:cpu,cpuacct:/docker/abc\n4:cpuset:/docker/abc\n3:memory:/docker/abc",
-                ),
+                ("proc/self/cgroup", "5:cpu,cpuacct:/docker/abc\n4:cpuset:/docker/abc\n3:memory:/docker/abc"),
                 (
                     "proc/self/mountinfo",
                     "40 39 0:33 /docker/abc /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n\
@@ -247,10 +194,7 @@ mod tests {
         check(
             &[
                 ("proc/self/cgroup", "1:cpu:/"),
-                (
-                    "proc/self/mountinfo",
-                    "40 39 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu",
-                ),
+                ("proc/self/mountinfo", "40 39 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"),
                 ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1"),
                 ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000"),
             ],
@@ -262,13 +206,6 @@ mod tests {
     #[test]
     fn nothing_mounted_or_damaged_means_no_limit() {
         check(&[], None, None);
-        check(
-            &[
-                ("proc/self/cgroup", "rubbish\n0::"),
-                ("proc/self/mountinfo", "1 2 - cgroup\nx"),
-            ],
-            None,
-            None,
-        );
+        check(&[("proc/self/cgroup", "rubbish\n0::"), ("proc/self/mountinfo", "1 2 - cgroup\nx")], None, None);
     }
 }

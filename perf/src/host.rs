@@ -26,9 +26,7 @@ pub struct Host {
 /// Probes the live host. Call it on the main thread before any other is pinned: a pinned thread sees only its own CPU.
 pub fn probe() -> Host {
     let sysfs = Sysfs::default();
-    let affinity = topology::affinity()
-        .ok()
-        .or_else(|| sysfs.cpu_list("sys/devices/system/cpu/online"));
+    let affinity = topology::affinity().ok().or_else(|| sysfs.cpu_list("sys/devices/system/cpu/online"));
     let mut host = Host::read(&sysfs, &affinity.unwrap_or_else(|| vec![0]));
     host.nofile = limits::nofile().ok();
     host.memlock = limits::memlock().ok();
@@ -40,12 +38,8 @@ impl Host {
     pub fn read(sysfs: &Sysfs, affinity: &[usize]) -> Host {
         let CpuLimits { quota, cpuset } = cgroup::read(sysfs);
         let online = sysfs.cpu_list("sys/devices/system/cpu/online");
-        let usable = [cpuset, online]
-            .into_iter()
-            .flatten()
-            .fold(affinity.to_vec(), |usable, allowed| {
-                narrow(usable, &allowed)
-            });
+        let usable =
+            [cpuset, online].into_iter().flatten().fold(affinity.to_vec(), |usable, allowed| narrow(usable, &allowed));
         Host {
             cpus: topology::describe(sysfs, &usable),
             quota,
@@ -64,11 +58,7 @@ impl Host {
 
 /// The kernel has already cut the mask by cpuset and by what is online. A list that leaves nothing was read from the wrong group: ignore it.
 fn narrow(usable: Vec<usize>, allowed: &[usize]) -> Vec<usize> {
-    let both: Vec<usize> = usable
-        .iter()
-        .copied()
-        .filter(|cpu| allowed.contains(cpu))
-        .collect();
+    let both: Vec<usize> = usable.iter().copied().filter(|cpu| allowed.contains(cpu)).collect();
     if both.is_empty() { usable } else { both }
 }
 
@@ -76,13 +66,7 @@ fn narrow(usable: Vec<usize>, allowed: &[usize]) -> Vec<usize> {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<usize> = self.cpus.iter().map(|cpu| cpu.id).collect();
-        write!(
-            f,
-            "{} cpus ({}) on {} cores",
-            ids.len(),
-            sysfs::format_cpu_list(&ids),
-            self.cores()
-        )?;
+        write!(f, "{} cpus ({}) on {} cores", ids.len(), sysfs::format_cpu_list(&ids), self.cores())?;
         if let Some(quota) = self.quota {
             write!(f, ", quota {quota:.2} cpus")?;
         }
@@ -105,10 +89,7 @@ mod tests {
     use super::*;
     use crate::sysfs::fake::Tree;
 
-    const MOUNT: (&str, &str) = (
-        "proc/self/mountinfo",
-        "31 24 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
-    );
+    const MOUNT: (&str, &str) = ("proc/self/mountinfo", "31 24 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw");
     const GROUP: (&str, &str) = ("proc/self/cgroup", "0::/gateway");
     const CPUSET: &str = "sys/fs/cgroup/gateway/cpuset.cpus.effective";
 
@@ -118,12 +99,7 @@ mod tests {
 
     #[test]
     fn usable_is_the_overlap_of_mask_cpuset_and_online() {
-        let tree = Tree::new(&[
-            MOUNT,
-            GROUP,
-            (CPUSET, "1-5"),
-            ("sys/devices/system/cpu/online", "0-2,4-7"),
-        ]);
+        let tree = Tree::new(&[MOUNT, GROUP, (CPUSET, "1-5"), ("sys/devices/system/cpu/online", "0-2,4-7")]);
         assert_eq!(ids(&Host::read(&tree.sysfs, &[0, 1, 2, 3, 4])), [1, 2, 4]);
     }
 

@@ -36,12 +36,7 @@ impl Kernel {
 pub fn read(sysfs: &Sysfs) -> Kernel {
     let release = sysfs.text("proc/sys/kernel/osrelease").unwrap_or_default();
     let (major, minor) = parse_release(&release).unwrap_or((0, 0));
-    let mut kernel = Kernel {
-        major,
-        minor,
-        release,
-        io_uring: IoUring::Unknown,
-    };
+    let mut kernel = Kernel { major, minor, release, io_uring: IoUring::Unknown };
     kernel.io_uring = match sysfs.number("proc/sys/kernel/io_uring_disabled") {
         Some(0) => IoUring::Allowed,
         Some(1) => IoUring::Privileged,
@@ -65,8 +60,7 @@ mod tests {
 
     #[test]
     fn releases() {
-        let check =
-            |release: &str, expected| assert_eq!(parse_release(release), expected, "{release}");
+        let check = |release: &str, expected| assert_eq!(parse_release(release), expected, "{release}");
         check("6.18.44-fc-v595", Some((6, 18)));
         check("5.10", Some((5, 10)));
         check("6.1.0-13-amd64", Some((6, 1)));
@@ -79,9 +73,7 @@ mod tests {
     fn io_uring_switch() {
         let check = |release: &str, switch: Option<&str>, expected| {
             let tree = Tree::new(&[("proc/sys/kernel/osrelease", release)]);
-            switch
-                .into_iter()
-                .for_each(|value| tree.write("proc/sys/kernel/io_uring_disabled", value));
+            switch.into_iter().for_each(|value| tree.write("proc/sys/kernel/io_uring_disabled", value));
             assert_eq!(read(&tree.sysfs).io_uring, expected, "{release} {switch:?}");
         };
         check("6.8.0", Some("0"), IoUring::Allowed);

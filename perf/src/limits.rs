@@ -28,10 +28,7 @@ pub fn raise_nofile() -> io::Result<Rlimit> {
     if limit.soft >= limit.hard {
         return Ok(limit);
     }
-    let raised = libc::rlimit {
-        rlim_cur: limit.hard,
-        rlim_max: limit.hard,
-    };
+    let raised = libc::rlimit { rlim_cur: limit.hard, rlim_max: limit.hard };
     // SAFETY: the pointer is to a local that lives through the call.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } != 0 {
         return Err(io::Error::last_os_error());
@@ -41,15 +38,9 @@ pub fn raise_nofile() -> io::Result<Rlimit> {
 
 /// The resource is named inside `getrlimit`, because libraries disagree on the type of its number.
 fn read(getrlimit: impl Fn(*mut libc::rlimit) -> libc::c_int) -> io::Result<Rlimit> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     match getrlimit(&mut limit) {
-        0 => Ok(Rlimit {
-            soft: limit.rlim_cur,
-            hard: limit.rlim_max,
-        }),
+        0 => Ok(Rlimit { soft: limit.rlim_cur, hard: limit.rlim_max }),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -64,10 +55,7 @@ mod tests {
         let raised = raise_nofile().expect("soft to hard needs no privilege");
         assert_eq!(raised.hard, before.hard);
         assert_eq!(raised.soft, before.hard);
-        assert_eq!(
-            raise_nofile().expect("soft to hard needs no privilege"),
-            raised
-        );
+        assert_eq!(raise_nofile().expect("soft to hard needs no privilege"), raised);
         let memlock = memlock().expect("every process has this limit");
         assert!(memlock.soft <= memlock.hard);
     }

@@ -17,36 +17,19 @@ pub fn default_shards(host: &Host) -> usize {
 /// that the answer always has `count` entries (none if the host has no CPU, which no probe returns).
 pub fn place(host: &Host, count: usize) -> Vec<usize> {
     let order = order(&host.cpus);
-    order
-        .iter()
-        .cycle()
-        .take(if order.is_empty() { 0 } else { count })
-        .copied()
-        .collect()
+    order.iter().cycle().take(if order.is_empty() { 0 } else { count }).copied().collect()
 }
 
 /// All CPUs, best first: by how many siblings of the same core come earlier, then by node, package and core, so that neighbours share caches.
 fn order(cpus: &[Cpu]) -> Vec<usize> {
-    let mut ranked: Vec<_> = cpus
-        .iter()
-        .map(|cpu| {
-            (
-                sibling_rank(cpus, cpu),
-                cpu.node,
-                cpu.package,
-                cpu.core,
-                cpu.id,
-            )
-        })
-        .collect();
+    let mut ranked: Vec<_> =
+        cpus.iter().map(|cpu| (sibling_rank(cpus, cpu), cpu.node, cpu.package, cpu.core, cpu.id)).collect();
     ranked.sort_unstable();
     ranked.into_iter().map(|(.., id)| id).collect()
 }
 
 fn sibling_rank(cpus: &[Cpu], cpu: &Cpu) -> usize {
-    cpus.iter()
-        .filter(|other| (other.package, other.core) == (cpu.package, cpu.core) && other.id < cpu.id)
-        .count()
+    cpus.iter().filter(|other| (other.package, other.core) == (cpu.package, cpu.core) && other.id < cpu.id).count()
 }
 
 #[cfg(test)]
@@ -67,17 +50,10 @@ mod tests {
         let tree = Tree::new(case.files).cpus(case.rows);
         let host = Host::read(&tree.sysfs, case.affinity);
         assert_eq!(default_shards(&host), case.shards, "shards of {host}");
-        assert_eq!(
-            place(&host, case.order.len()),
-            case.order,
-            "order on {host}"
-        );
+        assert_eq!(place(&host, case.order.len()), case.order, "order on {host}");
     }
 
-    const MOUNT: (&str, &str) = (
-        "proc/self/mountinfo",
-        "31 24 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
-    );
+    const MOUNT: (&str, &str) = ("proc/self/mountinfo", "31 24 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw");
     const GROUP: (&str, &str) = ("proc/self/cgroup", "0::/gateway");
 
     #[test]
@@ -129,22 +105,14 @@ mod tests {
         let order = &[0, 1, 2, 3];
         check(Case {
             rows,
-            files: &[
-                MOUNT,
-                GROUP,
-                ("sys/fs/cgroup/gateway/cpu.max", "250000 100000"),
-            ],
+            files: &[MOUNT, GROUP, ("sys/fs/cgroup/gateway/cpu.max", "250000 100000")],
             affinity,
             shards: 2,
             order,
         });
         check(Case {
             rows,
-            files: &[
-                MOUNT,
-                GROUP,
-                ("sys/fs/cgroup/gateway/cpu.max", "50000 100000"),
-            ],
+            files: &[MOUNT, GROUP, ("sys/fs/cgroup/gateway/cpu.max", "50000 100000")],
             affinity,
             shards: 1,
             order,
@@ -155,11 +123,7 @@ mod tests {
     fn cpuset_and_mask_leave_one_thread_of_a_core() {
         check(Case {
             rows: &[(0, 0, 0, 0), (1, 0, 1, 0), (2, 0, 0, 0), (3, 0, 1, 0)],
-            files: &[
-                MOUNT,
-                GROUP,
-                ("sys/fs/cgroup/gateway/cpuset.cpus.effective", "2-3"),
-            ],
+            files: &[MOUNT, GROUP, ("sys/fs/cgroup/gateway/cpuset.cpus.effective", "2-3")],
             affinity: &[0, 1, 2, 3],
             shards: 2,
             order: &[2, 3, 2],
@@ -168,24 +132,12 @@ mod tests {
 
     #[test]
     fn one_cpu_carries_every_shard() {
-        check(Case {
-            rows: &[(0, 0, 0, 0)],
-            files: &[],
-            affinity: &[0],
-            shards: 1,
-            order: &[0, 0, 0],
-        });
+        check(Case { rows: &[(0, 0, 0, 0)], files: &[], affinity: &[0], shards: 1, order: &[0, 0, 0] });
     }
 
     #[test]
     fn a_host_that_hides_its_topology_counts_cpus() {
-        check(Case {
-            rows: &[],
-            files: &[],
-            affinity: &[4, 6],
-            shards: 2,
-            order: &[4, 6],
-        });
+        check(Case { rows: &[], files: &[], affinity: &[4, 6], shards: 2, order: &[4, 6] });
     }
 
     #[test]

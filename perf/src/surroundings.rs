@@ -36,10 +36,7 @@ const HYPERVISORS: &[&str] = &[
 ];
 
 pub fn read(sysfs: &Sysfs) -> Surroundings {
-    Surroundings {
-        container: container(sysfs),
-        machine: machine(sysfs),
-    }
+    Surroundings { container: container(sysfs), machine: machine(sysfs) }
 }
 
 fn container(sysfs: &Sysfs) -> Option<&'static str> {
@@ -54,24 +51,16 @@ fn container(sysfs: &Sysfs) -> Option<&'static str> {
 }
 
 fn machine(sysfs: &Sysfs) -> Option<String> {
-    if let Some(hypervisor) = sysfs
-        .text("sys/hypervisor/type")
-        .filter(|name| !name.is_empty())
-    {
+    if let Some(hypervisor) = sysfs.text("sys/hypervisor/type").filter(|name| !name.is_empty()) {
         return Some(hypervisor);
     }
-    let vendor = sysfs
-        .text("sys/class/dmi/id/sys_vendor")
-        .unwrap_or_default();
+    let vendor = sysfs.text("sys/class/dmi/id/sys_vendor").unwrap_or_default();
     if HYPERVISORS.iter().any(|name| vendor.contains(name)) {
         return Some(vendor);
     }
     let cpuinfo = sysfs.text("proc/cpuinfo").unwrap_or_default();
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags"))?;
-    flags
-        .split(' ')
-        .any(|flag| flag == "hypervisor")
-        .then(|| "unknown hypervisor".to_owned())
+    flags.split(' ').any(|flag| flag == "hypervisor").then(|| "unknown hypervisor".to_owned())
 }
 
 #[cfg(test)]
@@ -81,14 +70,7 @@ mod tests {
 
     fn check(files: &[(&str, &str)], container: Option<&'static str>, machine: Option<&str>) {
         let seen = read(&Tree::new(files).sysfs);
-        assert_eq!(
-            seen,
-            Surroundings {
-                container,
-                machine: machine.map(str::to_owned)
-            },
-            "{files:?}"
-        );
+        assert_eq!(seen, Surroundings { container, machine: machine.map(str::to_owned) }, "{files:?}");
     }
 
     #[test]
@@ -96,25 +78,10 @@ mod tests {
         check(&[], None, None);
         check(&[(".dockerenv", "")], Some("docker"), None);
         check(&[("run/.containerenv", "")], Some("podman"), None);
-        check(
-            &[("proc/1/cgroup", "0::/kubepods.slice/docker-abc")],
-            Some("kubernetes"),
-            None,
-        );
-        check(
-            &[("sys/class/dmi/id/sys_vendor", "QEMU")],
-            None,
-            Some("QEMU"),
-        );
+        check(&[("proc/1/cgroup", "0::/kubepods.slice/docker-abc")], Some("kubernetes"), None);
+        check(&[("sys/class/dmi/id/sys_vendor", "QEMU")], None, Some("QEMU"));
         check(&[("sys/class/dmi/id/sys_vendor", "Dell Inc.")], None, None);
-        check(
-            &[(
-                "proc/cpuinfo",
-                "processor\t: 0\nflags\t\t: fpu hypervisor sse",
-            )],
-            None,
-            Some("unknown hypervisor"),
-        );
+        check(&[("proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu hypervisor sse")], None, Some("unknown hypervisor"));
         check(&[("sys/hypervisor/type", "xen")], None, Some("xen"));
     }
 }

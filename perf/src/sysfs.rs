@@ -16,9 +16,7 @@ pub struct Sysfs {
 
 impl Default for Sysfs {
     fn default() -> Self {
-        Sysfs {
-            root: PathBuf::from("/"),
-        }
+        Sysfs { root: PathBuf::from("/") }
     }
 }
 
@@ -56,10 +54,8 @@ impl Sysfs {
         let Ok(folder) = std::fs::read_dir(self.path(path)) else {
             return Vec::new();
         };
-        let mut names: Vec<String> = folder
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
+        let mut names: Vec<String> =
+            folder.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort_unstable();
         names
     }
@@ -72,12 +68,7 @@ impl Sysfs {
 /// The kernel's list format (cpuset(7), "List format"): `0-3,8,10-11`. The empty list is valid.
 pub fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
-    for part in text
-        .trim()
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
+    for part in text.trim().split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last): (usize, usize) = match part.split_once('-') {
             Some((first, last)) => (first.parse().ok()?, last.parse().ok()?),
             None => part.parse().map(|cpu| (cpu, cpu)).ok()?,
@@ -97,16 +88,8 @@ pub fn format_cpu_list(cpus: &[usize]) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut rest = cpus;
     while let Some(&first) = rest.first() {
-        let run = rest
-            .iter()
-            .zip(first..)
-            .take_while(|(cpu, expected)| **cpu == *expected)
-            .count();
-        parts.push(if run == 1 {
-            first.to_string()
-        } else {
-            format!("{first}-{}", rest[run - 1])
-        });
+        let run = rest.iter().zip(first..).take_while(|(cpu, expected)| **cpu == *expected).count();
+        parts.push(if run == 1 { first.to_string() } else { format!("{first}-{}", rest[run - 1]) });
         rest = &rest[run..];
     }
     parts.join(",")
@@ -126,22 +109,15 @@ pub(crate) mod fake {
     impl Tree {
         pub(crate) fn new(files: &[(&str, &str)]) -> Tree {
             static NEXT: AtomicUsize = AtomicUsize::new(0);
-            let name = format!(
-                "agentlane-perf-{}-{}",
-                std::process::id(),
-                NEXT.fetch_add(1, Ordering::Relaxed)
-            );
-            let tree = Tree {
-                sysfs: Sysfs::new(std::env::temp_dir().join(name)),
-            };
+            let name = format!("agentlane-perf-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let tree = Tree { sysfs: Sysfs::new(std::env::temp_dir().join(name)) };
             files.iter().for_each(|(path, text)| tree.write(path, text));
             tree
         }
 
         pub(crate) fn write(&self, path: &str, text: &str) {
             let path = self.sysfs.path(path);
-            std::fs::create_dir_all(path.parent().expect("a file has a folder"))
-                .expect("temporary folder is writable");
+            std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("temporary folder is writable");
             std::fs::write(path, format!("{text}\n")).expect("temporary folder is writable");
         }
 
@@ -149,10 +125,7 @@ pub(crate) mod fake {
         pub(crate) fn cpus(self, rows: &[(usize, usize, usize, usize)]) -> Tree {
             for (cpu, package, core, node) in rows {
                 let folder = format!("sys/devices/system/cpu/cpu{cpu}");
-                self.write(
-                    &format!("{folder}/topology/physical_package_id"),
-                    &package.to_string(),
-                );
+                self.write(&format!("{folder}/topology/physical_package_id"), &package.to_string());
                 self.write(&format!("{folder}/topology/core_id"), &core.to_string());
                 self.write(&format!("{folder}/node{node}/cpulist"), "");
             }
@@ -173,9 +146,8 @@ mod tests {
 
     #[test]
     fn cpu_lists() {
-        let check = |text: &str, expected: Option<&[usize]>| {
-            assert_eq!(parse_cpu_list(text).as_deref(), expected, "{text:?}")
-        };
+        let check =
+            |text: &str, expected: Option<&[usize]>| assert_eq!(parse_cpu_list(text).as_deref(), expected, "{text:?}");
         check("0", Some(&[0]));
         check("0-3", Some(&[0, 1, 2, 3]));
         check("8,0-1, 10-11\n", Some(&[0, 1, 8, 10, 11]));
@@ -186,10 +158,7 @@ mod tests {
         check("0-", None);
         check("0-99999999", None);
         for text in ["", "0", "0-3,8,10-11"] {
-            assert_eq!(
-                format_cpu_list(&parse_cpu_list(text).expect("well formed")),
-                text
-            );
+            assert_eq!(format_cpu_list(&parse_cpu_list(text).expect("well formed")), text);
         }
     }
 

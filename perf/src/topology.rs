@@ -52,30 +52,17 @@ pub fn affinity() -> io::Result<Vec<usize>> {
 }
 
 fn set_bits(mask: &[u64]) -> Vec<usize> {
-    (0..mask.len() * 64)
-        .filter(|cpu| mask[cpu / 64] >> (cpu % 64) & 1 == 1)
-        .collect()
+    (0..mask.len() * 64).filter(|cpu| mask[cpu / 64] >> (cpu % 64) & 1 == 1).collect()
 }
 
 fn describe_one(sysfs: &Sysfs, id: usize) -> Cpu {
     let folder = format!("sys/devices/system/cpu/cpu{id}");
     // Virtual machines may say -1 for either: then nothing is known, and the CPU counts as a core.
-    let topology = |file: &str| {
-        sysfs
-            .number(&format!("{folder}/topology/{file}"))
-            .and_then(|number| usize::try_from(number).ok())
-    };
-    let node = sysfs
-        .entries(&folder)
-        .iter()
-        .find_map(|name| name.strip_prefix("node")?.parse().ok());
+    let topology =
+        |file: &str| sysfs.number(&format!("{folder}/topology/{file}")).and_then(|number| usize::try_from(number).ok());
+    let node = sysfs.entries(&folder).iter().find_map(|name| name.strip_prefix("node")?.parse().ok());
     let core = topology("core_id");
-    Cpu {
-        id,
-        package: topology("physical_package_id").unwrap_or(0),
-        core: core.unwrap_or(id),
-        node: node.unwrap_or(0),
-    }
+    Cpu { id, package: topology("physical_package_id").unwrap_or(0), core: core.unwrap_or(id), node: node.unwrap_or(0) }
 }
 
 #[cfg(test)]
@@ -88,15 +75,7 @@ mod tests {
         let tree = Tree::new(&[]).cpus(&[(0, 0, 0, 0), (1, 0, 1, 0), (2, 0, 0, 0), (3, 0, 1, 0)]);
         let cpus = describe(&tree.sysfs, &[0, 1, 2, 3]);
         assert_eq!(cores(&cpus), 2);
-        assert_eq!(
-            cpus[2],
-            Cpu {
-                id: 2,
-                package: 0,
-                core: 0,
-                node: 0
-            }
-        );
+        assert_eq!(cpus[2], Cpu { id: 2, package: 0, core: 0, node: 0 });
     }
 
     #[test]

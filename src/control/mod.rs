@@ -19,7 +19,7 @@ use crate::mesh::{Peers, SpawnedChild, ToControl, ToShard};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, Addresses};
 use crate::telemetry::{AccessSink, Registry};
-use admin::{ReadyState, Readiness};
+use admin::{Readiness, ReadyState};
 use children::{ChildSpec, Children, ChildrenLimits};
 use source::Source;
 
@@ -76,9 +76,25 @@ impl AdminSockets {
 pub fn probe_binds(snapshot: &Snapshot, held: &[SocketAddr]) -> Result<(), String> {
     let new = snapshot.binds.iter().filter(|bind| !held.contains(&bind.address));
     for bind in new {
-        TcpListener::bind(bind.address).map_err(|error| format!("cannot listen on {}: {error}", bind.address))?;
+        probe(bind.address).map_err(|error| format!("cannot listen on {}: {error}", bind.address))?;
     }
     Ok(())
+}
+
+/// A few tries: the kernel closes the sockets of a process that crashed a moment after it is gone.
+fn probe(address: SocketAddr) -> std::io::Result<()> {
+    const TRIES: usize = 5;
+    let mut outcome = TcpListener::bind(address);
+    for _ in 1..TRIES {
+        match outcome {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                std::thread::sleep(Duration::from_millis(100));
+                outcome = TcpListener::bind(address);
+            }
+            _ => break,
+        }
+    }
+    outcome.map(drop)
 }
 
 impl Control {
@@ -268,7 +284,8 @@ fn serve_child(children: &Children, request: ToControl) {
         cwd: spec.cwd,
     };
     let outcome = children.spawn(&spec).map_err(|fault| fault.to_string());
-    let child = outcome.map(|child| SpawnedChild { target, pid: child.pid, io: child.io, lease: Box::new(child.lease) });
+    let child =
+        outcome.map(|child| SpawnedChild { target, pid: child.pid, io: child.io, lease: Box::new(child.lease) });
     // A reply that nobody fetches drops the lease, and that ends the child.
     let _ = reply.try_send(child);
 }

@@ -69,11 +69,15 @@ impl Cors {
         let preflight = request.head.method == Method::Options && asked_method.is_some();
         if !self.allows(origin) {
             // No CORS headers: the browser refuses. A preflight has nothing behind it to be sent to.
-            return if preflight { Verdict::Reply(LocalReply::new(204)) } else { Verdict::Continue };
+            return if preflight { Verdict::Reply(Box::new(LocalReply::new(204))) } else { Verdict::Continue };
         }
         let origin = self.allowed_origin(origin);
         if preflight {
-            return Verdict::Reply(self.preflight(origin, headers.get("access-control-request-headers"), asked_method));
+            return Verdict::Reply(Box::new(self.preflight(
+                origin,
+                headers.get("access-control-request-headers"),
+                asked_method,
+            )));
         }
         let mut set = |name: &'static str, value: Bytes| {
             changes.response.push(HeaderEdit::Set(Bytes::from_static(name.as_bytes()), value));
@@ -100,9 +104,10 @@ impl Cors {
     }
 
     fn preflight(&self, origin: Bytes, asked_headers: Option<&[u8]>, asked_method: Option<&[u8]>) -> LocalReply {
-        let mut reply = LocalReply::new(204)
-            .header("access-control-allow-origin", origin)
-            .header("vary", Bytes::from_static(b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
+        let mut reply = LocalReply::new(204).header("access-control-allow-origin", origin).header(
+            "vary",
+            Bytes::from_static(b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
+        );
         let methods = listed_or_asked(&self.allow_methods, asked_method, self.allow_credentials);
         if !methods.is_empty() {
             reply = reply.header("access-control-allow-methods", methods);

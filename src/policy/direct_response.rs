@@ -22,6 +22,6 @@ impl DirectResponse {
         }
         reply.headers.extend(self.headers.iter().cloned());
         reply.body = self.body.clone();
-        Verdict::Reply(reply)
+        Verdict::Reply(Box::new(reply))
     }
 }

@@ -14,7 +14,7 @@ use crate::request::{Changes, LocalReply, RequestView};
 pub enum Verdict {
     Continue,
     /// The gateway answers; policies behind this one are not asked.
-    Reply(LocalReply),
+    Reply(Box<LocalReply>),
 }
 
 macro_rules! registry {

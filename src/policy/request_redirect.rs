@@ -16,7 +16,7 @@ pub struct RequestRedirect {
 
 impl RequestRedirect {
     pub(super) fn request(&self, request: &RequestView<'_>, matched: &Matched<'_>, _: &mut Changes) -> Verdict {
-        Verdict::Reply(self.reply(request, matched))
+        Verdict::Reply(Box::new(self.reply(request, matched)))
     }
 
     /// The answer that sends the client on.

@@ -111,7 +111,7 @@ async fn request(
     record.route = Some(route.index);
     let mut changes = Changes::default();
     if let Verdict::Reply(reply) = route.chain.request(&view, &matched, &mut changes) {
-        return local(connection, reply, &changes.response, record).await;
+        return local(connection, *reply, &changes.response, record).await;
     }
     let backend = route.backends.pick(active.turn(route));
     record.backend = backend.map(|(place, _)| place);
@@ -130,7 +130,8 @@ async fn request(
             }
         }
         Some(Backend::Mcp(backend)) => {
-            let host_known = listener.is_some_and(|listener| listener.host != crate::snapshot::matching::HostPattern::Any);
+            let host_known =
+                listener.is_some_and(|listener| listener.host != crate::snapshot::matching::HostPattern::Any);
             if let Err(fault) = mcp::guard(&view, backend, route.chain.cors(), host_known) {
                 return refuse(connection, &changes.response, record, &fault).await;
             }
@@ -292,7 +293,8 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     let edits = route.map(|(route, matched)| request_edits(route, &view, &matched)).unwrap_or_default();
     match (outcome, backend) {
         (Ok(owner @ Owner::Here(_)), Some(backend)) => {
-            endpoint(shard, &backend, owner, &forwarded.head, forwarded.body, &edits, &mut responder, &mut record).await;
+            endpoint(shard, &backend, owner, &forwarded.head, forwarded.body, &edits, &mut responder, &mut record)
+                .await;
         }
         // A shard that works for a peer never asks a third one.
         (Ok(_), _) => mcp::refuse(&mut responder, &mut record, None, &mcp::session_unknown()).await,
@@ -334,8 +336,8 @@ async fn local(connection: &mut Connection, reply: LocalReply, edits: &HeaderEdi
 /// A fault of an MCP request before its body was read.
 async fn refuse(connection: &mut Connection, edits: &HeaderEdits, record: &mut Record, fault: &Fault) -> After {
     record.fault(fault);
-    let mut reply = LocalReply::new(fault.kind.http_status())
-        .header("content-type", Bytes::from_static(b"application/json"));
+    let mut reply =
+        LocalReply::new(fault.kind.http_status()).header("content-type", Bytes::from_static(b"application/json"));
     if fault.kind == Kind::MethodNotAllowed {
         reply = reply.header("allow", Bytes::from_static(b"GET, POST, DELETE"));
     }
@@ -392,7 +394,10 @@ fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, r
         bytes_out: record.bytes_out,
         listener: route.map(|route| route.listener.as_str()),
         route: route.map(|route| route.name.as_str()),
-        backend: route.zip(record.backend).and_then(|(route, place)| route.backends.get(place)).map(|chosen| chosen.backend.name()),
+        backend: route
+            .zip(record.backend)
+            .and_then(|(route, place)| route.backends.get(place))
+            .map(|chosen| chosen.backend.name()),
         mcp_method: record.mcp_method,
         mcp_target: record.target.as_ref().map(|leg| leg.target.name.as_str()),
         mcp_tool: record.tool.as_ref().and_then(|tool| std::str::from_utf8(tool).ok()),

@@ -43,13 +43,22 @@ impl Metrics {
         Metrics {
             connections: gauge("agentlane_downstream_connections", "Open client connections."),
             connections_accepted: counter("agentlane_downstream_connections_total", "Accepted client connections."),
-            connections_moved: counter("agentlane_connections_moved_total", "Connections handed to their session's shard."),
-            requests_forwarded: counter("agentlane_requests_forwarded_total", "Requests forwarded to their session's shard."),
+            connections_moved: counter(
+                "agentlane_connections_moved_total",
+                "Connections handed to their session's shard.",
+            ),
+            requests_forwarded: counter(
+                "agentlane_requests_forwarded_total",
+                "Requests forwarded to their session's shard.",
+            ),
             sessions: gauge("agentlane_mcp_sessions", "Open MCP sessions."),
             sessions_opened: counter("agentlane_mcp_sessions_total", "Opened MCP sessions."),
             sessions_expired: counter("agentlane_mcp_sessions_expired_total", "MCP sessions ended for idling."),
             events_lost: counter("agentlane_mcp_events_lost_total", "Events that no client came to read."),
-            unrouted: counter("agentlane_unrouted_requests_total", "Requests that no route matched, or that broke HTTP."),
+            unrouted: counter(
+                "agentlane_unrouted_requests_total",
+                "Requests that no route matched, or that broke HTTP.",
+            ),
             targets: RefCell::default(),
             mcp: RefCell::default(),
             shard: shard.clone(),

@@ -271,7 +271,8 @@ impl Shard {
 
     async fn own_child(self: &Rc<Self>, backend: &str, target: &str) -> Result<SharedChild, &'static str> {
         let stdio = self.stdio_target(backend, target).ok_or("target is not configured")?;
-        let deadline = runtime::now() + MESH_DEADLINE.max(Duration::from_secs(10));
+        let patience = self.mcp_backend(backend).map_or(MESH_DEADLINE, |state| state.config.deadline);
+        let deadline = runtime::now() + patience;
         mcp::child::own_shared(self, backend, target, &stdio, deadline).await.map_err(|fault| fault.message)
     }
 

@@ -56,7 +56,16 @@ impl<'a> Responder<'a> {
     }
 
     fn new(out: Out<'a>, edits: HeaderEdits) -> Self {
-        Responder { out, edits, session: None, began: false, gone: false, status: 0, bytes_out: 0, scratch: BytesMut::new() }
+        Responder {
+            out,
+            edits,
+            session: None,
+            began: false,
+            gone: false,
+            status: 0,
+            bytes_out: 0,
+            scratch: BytesMut::new(),
+        }
     }
 
     /// Adds the session's id to the answer.
@@ -207,7 +216,8 @@ impl<'a> Responder<'a> {
 
     async fn event_parts(&mut self, id: Option<EventId>, message: &Bytes) -> Result<(), Gone> {
         if let Out::Collect { session, response } = &mut self.out {
-            let is_answer = json::scan(message, &super::mcp::SCAN_LIMITS).is_ok_and(|envelope| envelope.method.is_none());
+            let is_answer =
+                json::scan(message, &super::mcp::SCAN_LIMITS).is_ok_and(|envelope| envelope.method.is_none());
             match is_answer {
                 true => *response = Some(message.clone()),
                 false => {

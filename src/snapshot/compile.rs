@@ -33,10 +33,12 @@ pub fn names(document: &config::Document) -> Vec<(String, u16)> {
     for backend in &document.backends {
         match &backend.kind {
             config::BackendKind::Http(host_port) => names.push((host_port.host.clone(), host_port.port)),
-            config::BackendKind::Mcp(mcp) => names.extend(mcp.targets.iter().filter_map(|target| match &target.transport {
-                config::Transport::Http(http) => Some((http.host.clone(), http.port)),
-                config::Transport::Stdio(_) => None,
-            })),
+            config::BackendKind::Mcp(mcp) => {
+                names.extend(mcp.targets.iter().filter_map(|target| match &target.transport {
+                    config::Transport::Http(http) => Some((http.host.clone(), http.port)),
+                    config::Transport::Stdio(_) => None,
+                }))
+            }
         }
     }
     names.sort();
@@ -48,7 +50,14 @@ pub fn names(document: &config::Document) -> Vec<(String, u16)> {
 pub fn compile(document: &config::Document, version: u64, addresses: &Addresses) -> Result<Snapshot, regex::Error> {
     let mut compiler = Compiler { document, addresses, routes: Vec::new(), mcp: Vec::new() };
     let binds = document.binds.iter().map(|bind| compiler.bind(bind)).collect::<Result<_, _>>()?;
-    Ok(Snapshot { version, binds, routes: compiler.routes, mcp: compiler.mcp, limits: server_limits(&document.http), body_bytes: document.http.buffer_bytes_max as u64 })
+    Ok(Snapshot {
+        version,
+        binds,
+        routes: compiler.routes,
+        mcp: compiler.mcp,
+        limits: server_limits(&document.http),
+        body_bytes: document.http.buffer_bytes_max as u64,
+    })
 }
 
 struct Compiler<'a> {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use agentlane_link::server::ServerLimits;
 
-use crate::backend::{Backend, Weighted};
 use crate::backend::mcp::McpBackend;
+use crate::backend::{Backend, Weighted};
 use crate::policy::Chain;
 use crate::policy::request_redirect::RequestRedirect;
 use matching::{HostPattern, RouteMatch};

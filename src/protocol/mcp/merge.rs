@@ -75,7 +75,10 @@ pub fn with_revision(result: &OwnedValue, revision: Revision) -> Vec<u8> {
 
 /// Whether a target's `initialize` result offers a capability such as `tools`.
 pub fn offers(result: &OwnedValue, capability: &str) -> bool {
-    result.get("capabilities").and_then(|capabilities| capabilities.get(capability)).is_some_and(|value| value.is_object())
+    result
+        .get("capabilities")
+        .and_then(|capabilities| capabilities.get(capability))
+        .is_some_and(|value| value.is_object())
 }
 
 /// Whether it offers a boolean of a capability, such as `resources.subscribe`.

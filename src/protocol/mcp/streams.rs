@@ -160,9 +160,10 @@ impl Streams {
 
     /// Events that a present reader has yet to take; a writer that sees many waits.
     pub fn unread(&self, stream: u32) -> usize {
-        self.streams.iter().find(|candidate| candidate.id == stream && candidate.claimed).map_or(0, |stream| {
-            stream.events.len() - stream.events.partition_point(|&(seq, _)| seq <= stream.read_seq)
-        })
+        self.streams
+            .iter()
+            .find(|candidate| candidate.id == stream && candidate.claimed)
+            .map_or(0, |stream| stream.events.len() - stream.events.partition_point(|&(seq, _)| seq <= stream.read_seq))
     }
 
     /// Whether `claim` is still the newest one.
@@ -263,8 +264,7 @@ mod tests {
     fn bounds_push_the_oldest_out_and_say_so() {
         let mut streams = Streams::default();
         let id = streams.open();
-        let lost: usize =
-            (0..STREAM_EVENTS_MAX + 10).map(|_| streams.push(id, Bytes::from_static(b"x")).1).sum();
+        let lost: usize = (0..STREAM_EVENTS_MAX + 10).map(|_| streams.push(id, Bytes::from_static(b"x")).1).sum();
         assert_eq!(lost, 10);
         assert!(streams.claim(id, Some(3)).is_none(), "the events after 3 are gone");
         assert!(streams.claim(id, Some(10)).is_some());

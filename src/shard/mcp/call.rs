@@ -85,7 +85,8 @@ async fn set_level(
 ) -> Result<Bytes, Fault> {
     const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
     let known = envelope.level.is_some_and(|level| LEVELS.iter().any(|text| json::raw_eq(body, level, text)));
-    let params = envelope.params.filter(|_| known).ok_or_else(|| Fault::new(Kind::InvalidParams, "unknown log level"))?;
+    let params =
+        envelope.params.filter(|_| known).ok_or_else(|| Fault::new(Kind::InvalidParams, "unknown log level"))?;
     let params = Bytes::copy_from_slice(params.of(body).unwrap_or_default());
     session.log_level.replace(Some(params.clone()));
     let deadline = runtime::now() + incoming.backend.config.deadline;
@@ -111,7 +112,8 @@ async fn set_level(
 /// Whether the only target is a child shared by others: then subscriptions are counted here. In a federation the route
 /// decides, later.
 fn shared_subscription(incoming: &Incoming<'_>, session: &Session) -> bool {
-    incoming.backend.config.is_identity() && session.leg_ids().first().is_some_and(|&leg| inbound::is_shared(session, leg))
+    incoming.backend.config.is_identity()
+        && session.leg_ids().first().is_some_and(|&leg| inbound::is_shared(session, leg))
 }
 
 async fn subscribe_shared(
@@ -215,13 +217,16 @@ async fn exchange(
         let message = outgoing(shard, &open, body, envelope, &route, id)?;
         let cancelled = Rc::new(Cell::new(false));
         let socket = Rc::new(Cell::new(None));
-        register(session, InFlight {
-            id: id.clone(),
-            leg,
-            upstream_id: message.upstream_id,
-            cancelled: cancelled.clone(),
-            socket: socket.clone(),
-        })?;
+        register(
+            session,
+            InFlight {
+                id: id.clone(),
+                leg,
+                upstream_id: message.upstream_id,
+                cancelled: cancelled.clone(),
+                socket: socket.clone(),
+            },
+        )?;
         let deadline = upstream::call_deadline(incoming.backend.config.call_timeout);
         let repeatable = !matches!(method, Method::ToolsCall | Method::Other | Method::Tasks);
         let answer = match (&open.transport, message.upstream_id) {
@@ -229,7 +234,8 @@ async fn exchange(
                 upstream::ask_child(port, upstream_id, upstream::join(message.parts.0), deadline)?
             }
             _ => {
-                let sent = upstream::send(shard, session, &open, leg, message.parts, incoming.passed_on, repeatable, deadline);
+                let sent =
+                    upstream::send(shard, session, &open, leg, message.parts, incoming.passed_on, repeatable, deadline);
                 sent.await?
             }
         };
@@ -258,6 +264,7 @@ async fn exchange(
             progress_token: message.progress_token,
             outward_uri: route.outward_uri,
             cancelled,
+            deadline,
             socket,
         };
         return relay::relay(call, answer, responder).await;
@@ -290,7 +297,9 @@ fn outgoing(
     let mut splice: Splice = route.splice.clone();
     let upstream_id = shard.call_id();
     let number = Bytes::from(upstream_id.to_string());
-    let range = envelope.answer_id().ok_or_else(|| mcp_fault::internal("request without id").with(String::from_utf8_lossy(id)))?;
+    let range = envelope
+        .answer_id()
+        .ok_or_else(|| mcp_fault::internal("request without id").with(String::from_utf8_lossy(id)))?;
     splice.replace(range, number.clone());
     let progress_token = envelope.meta_progress_token.map(|range| {
         splice.replace(range, number);
@@ -344,9 +353,12 @@ async fn refused(status: u16, body: Bytes, responder: &mut Responder<'_>) -> Res
 pub async fn cancel(shard: &Rc<Shard>, session: &Rc<Session>, body: &Bytes, envelope: &Envelope) {
     let Some(range) = envelope.request_id else { return };
     let Some(id) = range.of(body) else { return };
-    let found = session.in_flight.borrow().iter().find(|request| request.id[..] == *id).map(|request| {
-        (request.leg, request.upstream_id, request.cancelled.clone(), request.socket.clone())
-    });
+    let found = session
+        .in_flight
+        .borrow()
+        .iter()
+        .find(|request| request.id[..] == *id)
+        .map(|request| (request.leg, request.upstream_id, request.cancelled.clone(), request.socket.clone()));
     let Some((leg, upstream_id, cancelled, socket)) = found else { return };
     cancelled.set(true);
     let Some(open) = session.leg(leg).and_then(|leg| leg.open()) else { return };

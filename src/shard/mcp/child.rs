@@ -39,7 +39,8 @@ pub async fn negotiate(
         shared(shard, &session.backend, &leg.target.name, target, deadline).await?
     } else {
         let port = start(shard, &leg.target.name, target, deadline).await?;
-        let initialize_result = handshake(shard, &port, &session.initialize_params, deadline).await.inspect_err(|_| port.stop())?;
+        let initialize_result =
+            handshake(shard, &port, &session.initialize_params, deadline).await.inspect_err(|_| port.stop())?;
         SharedChild { port, initialize_result }
     };
     let (revision, offers, result) = leg::read_result(&child.initialize_result)?;

@@ -16,6 +16,7 @@ use crate::session::{LegId, ServerRequest, Session};
 use crate::shard::Shard;
 
 /// What becomes of a target's message.
+#[allow(clippy::large_enum_variant, reason = "made and taken apart at once, never stored")]
 pub enum Inbound {
     /// A response to something we sent.
     Response(Bytes, Envelope),
@@ -75,7 +76,12 @@ fn request(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Bytes,
         progress_token: progress_token.map(|token| message.slice(token.usize())),
     };
     let Some(ours) = session.server_requests.borrow_mut().add(waiting) else {
-        answer(shard, session, leg, error::error_response(Some(&raw_id), -32603, "too many requests wait for the client"));
+        answer(
+            shard,
+            session,
+            leg,
+            error::error_response(Some(&raw_id), -32603, "too many requests wait for the client"),
+        );
         return Inbound::Consumed;
     };
     let ours = Bytes::from(ours.to_string());
@@ -115,9 +121,9 @@ fn notification(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: B
 
 /// Whether other sessions use the same child.
 pub fn is_shared(session: &Session, leg: LegId) -> bool {
-    session.leg(leg).is_some_and(|leg| {
-        matches!(&leg.target.kind, crate::backend::mcp::TargetKind::Stdio(stdio) if stdio.shared)
-    })
+    session
+        .leg(leg)
+        .is_some_and(|leg| matches!(&leg.target.kind, crate::backend::mcp::TargetKind::Stdio(stdio) if stdio.shared))
 }
 
 fn is_subscribed(session: &Session, leg: LegId, uri: &[u8]) -> bool {
@@ -170,12 +176,7 @@ pub fn client_progress(session: &Session, message: &Bytes, envelope: &Envelope) 
 }
 
 /// A child's answer or progress, back in the client's numbering.
-pub fn in_clients_numbering(
-    message: Bytes,
-    envelope: &Envelope,
-    id: &Bytes,
-    progress_token: Option<&Bytes>,
-) -> Bytes {
+pub fn in_clients_numbering(message: Bytes, envelope: &Envelope, id: &Bytes, progress_token: Option<&Bytes>) -> Bytes {
     let mut splice = Splice::new();
     match (envelope.answer_id(), envelope.progress_token, progress_token) {
         (Some(range), ..) => drop(splice.replace(range, id.clone())),

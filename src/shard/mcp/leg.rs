@@ -78,7 +78,11 @@ pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bo
         Ok(opened) => LegState::Open(opened.leg.clone()),
         Err(fault) => {
             tracing::warn!(target: "agentlane::mcp", target_name = %leg.target.name, %fault, "target is down");
-            LegState::Down { until: runtime::now() + pause(&leg, failures), reason: fault.message, failures: failures + 1 }
+            LegState::Down {
+                until: runtime::now() + pause(&leg, failures),
+                reason: fault.message,
+                failures: failures + 1,
+            }
         }
     };
     *leg.state.borrow_mut() = state;
@@ -238,10 +242,12 @@ pub fn result_of(message: &Bytes) -> Result<Option<Bytes>, Fault> {
 
 /// What an `initialize` result says; a revision that we do not speak is a fault, whatever the target thinks of it.
 pub fn read_result(raw: &Bytes) -> Result<(Revision, Offers, OwnedValue), Fault> {
-    let broken = |detail: String| Fault::new(Kind::UpstreamBroken, "target sent a wrong initialize result").with(detail);
+    let broken =
+        |detail: String| Fault::new(Kind::UpstreamBroken, "target sent a wrong initialize result").with(detail);
     let result = simd_json::to_owned_value(&mut raw.to_vec()).map_err(|fault| broken(fault.to_string()))?;
     let version = result.get_str("protocolVersion").unwrap_or_default();
-    let revision = Revision::parse(version.as_bytes()).ok_or_else(|| broken(format!("protocol version {version:?}")))?;
+    let revision =
+        Revision::parse(version.as_bytes()).ok_or_else(|| broken(format!("protocol version {version:?}")))?;
     let offers = Offers {
         tools: merge::offers(&result, "tools"),
         prompts: merge::offers(&result, "prompts"),
@@ -284,7 +290,12 @@ pub fn bare_head(method: &str, target: &HttpTarget, open: &OpenLeg, last_event_i
     head.freeze()
 }
 
-fn put_target_and_headers(head: &mut BytesMut, target: &HttpTarget, session: Option<&[u8]>, revision: Option<Revision>) {
+fn put_target_and_headers(
+    head: &mut BytesMut,
+    target: &HttpTarget,
+    session: Option<&[u8]>,
+    revision: Option<Revision>,
+) {
     use crate::request::HeaderEdits;
     let mut edits = HeaderEdits::default();
     edits.extend(&target.request);

@@ -144,9 +144,7 @@ async fn follow(
     let TargetKind::Http(target) = &leg.target.kind else { return Ok(None) };
     let Some(open) = leg.open() else { return Ok(None) };
     let head = leg::bare_head("GET", target, &open, last_event_id.as_deref());
-    let http = shard
-        .upstream_exchange(&target.endpoint, HttpMethod::Get, head, Default::default(), true, None)
-        .await?;
+    let http = shard.upstream_exchange(&target.endpoint, HttpMethod::Get, head, Default::default(), true, None).await?;
     let fd = http.as_raw_fd();
     let mut answer = Answer::of(http, None).await?;
     leg.followed.set();

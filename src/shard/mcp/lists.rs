@@ -110,6 +110,7 @@ async fn pages(
     }
     let mut pages = Pages::new();
     let (mut cursor, mut bytes, mut retried) = (None::<Bytes>, 0, false);
+    let mut seen = std::collections::HashSet::new();
     while pages.len() < LIST_PAGES_MAX && bytes < LIST_BYTES_MAX {
         let params = cursor.as_ref().map(|cursor| [b"{\"cursor\":", &cursor[..], b"}"].concat());
         let request = error::request(shard.call_id(), list_method(kind), params.as_deref());
@@ -118,6 +119,7 @@ async fn pages(
             Err(fault) if !retried && fault.kind == Kind::SessionUnknown => {
                 (retried, cursor, bytes) = (true, None, 0);
                 pages.clear();
+                seen.clear();
                 leg::forget(session, leg, &open);
                 open = leg::ready(shard, session, leg).await?;
                 continue;
@@ -126,7 +128,8 @@ async fn pages(
         };
         let (result, next) = page(&message, kind)?;
         bytes += message.len();
-        let repeated = next.is_some() && next == cursor;
+        // A target whose cursors go round would be followed for ever.
+        let repeated = next.as_ref().is_some_and(|next| !seen.insert(next.clone()));
         pages.push((message, result));
         match next {
             Some(_) if repeated => break,

@@ -39,6 +39,9 @@ use crate::shard::{BackendState, Shard};
 /// Small messages are validated throughout; large ones where they are read. A target parses them anyway.
 pub const SCAN_LIMITS: ScanLimits = ScanLimits { max_depth: 128, validate_below: 4096 };
 
+/// What the SDKs' clients send, letter by letter.
+const USUAL_ACCEPT: &[u8] = b"application/json, text/event-stream";
+
 /// Where a request's session lives.
 pub enum Owner {
     /// It names none.
@@ -61,6 +64,7 @@ pub fn guard(view: &RequestView<'_>, backend: &McpBackend, cors: Option<&Cors>, 
     {
         return Err(Fault::new(Kind::UnsupportedVersion, "unsupported mcp-protocol-version"));
     }
+    let usual = headers.known(Known::Accept) == Some(USUAL_ACCEPT);
     let accepts = |media_type| {
         let mut ranges = headers.known_all(Known::Accept).flat_map(agentlane_wire::h1::list);
         ranges.any(|range| accepts(range, media_type))
@@ -71,7 +75,7 @@ pub fn guard(view: &RequestView<'_>, backend: &McpBackend, cors: Option<&Cors>, 
             if !upstream::media_type_is(content_type, "application/json") {
                 return Err(Fault::new(Kind::UnsupportedMediaType, "content-type must be application/json"));
             }
-            if !accepts("application/json") || !accepts("text/event-stream") {
+            if !usual && (!accepts("application/json") || !accepts("text/event-stream")) {
                 let message = "client must accept both application/json and text/event-stream";
                 return Err(Fault::new(Kind::NotAcceptable, message));
             }
@@ -109,8 +113,13 @@ fn is_loopback_host(host: &str) -> bool {
 
 /// Whether `Accept` names events before JSON.
 pub fn prefers_events(headers: &agentlane_wire::h1::Headers) -> bool {
+    if headers.known(Known::Accept) == Some(USUAL_ACCEPT) {
+        return false;
+    }
     let mut ranges = headers.known_all(Known::Accept).flat_map(agentlane_wire::h1::list);
-    ranges.find(|range| range.first() != Some(&b'*')).is_some_and(|first| upstream::media_type_is(first, "text/event-stream"))
+    ranges
+        .find(|range| range.first() != Some(&b'*'))
+        .is_some_and(|first| upstream::media_type_is(first, "text/event-stream"))
 }
 
 /// Whether a media range of `Accept` covers a type (RFC 9110, 12.5.1), unless its weight is zero.
@@ -312,7 +321,9 @@ async fn batch(incoming: &Incoming<'_>, body: Bytes, responder: &mut Responder<'
     };
     for range in ranges {
         match range {
-            Ok(_) if elements.len() == BATCH_MAX => return refuse(responder, record, None, &fault("batch is too long")).await,
+            Ok(_) if elements.len() == BATCH_MAX => {
+                return refuse(responder, record, None, &fault("batch is too long")).await;
+            }
             Ok(range) => elements.push(body.slice(range.usize())),
             Err(error) => return refuse(responder, record, None, &scan_fault(&error)).await,
         }
@@ -320,7 +331,8 @@ async fn batch(incoming: &Incoming<'_>, body: Bytes, responder: &mut Responder<'
     if elements.is_empty() {
         return refuse(responder, record, None, &fault("batch is empty")).await;
     }
-    let answers = runtime::join_all(elements.into_iter().map(|element| batch_element(incoming, session, element))).await;
+    let answers =
+        runtime::join_all(elements.into_iter().map(|element| batch_element(incoming, session, element))).await;
     let answers: Vec<Bytes> = answers.into_iter().flatten().collect();
     let _ = match answers.is_empty() {
         true => responder.accepted().await,

@@ -11,9 +11,9 @@ use super::leg::{self, Opened};
 use super::{close, mcp_fault};
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::error;
 use crate::protocol::mcp::merge::{self, Part};
 use crate::protocol::mcp::revision::Revision;
-use crate::protocol::mcp::error;
 use crate::session::{Leg, Session};
 use crate::shard::{BackendState, Shard};
 
@@ -70,7 +70,8 @@ fn new_session(
     if asked.is_none() {
         initialize_params = with_version(message, params, envelope, revision);
     }
-    let (session_id, id) = shard.sealer.session_id(shard.index as u16).map_err(|_| mcp_fault::internal("no randomness"))?;
+    let (session_id, id) =
+        shard.sealer.session_id(shard.index as u16).map_err(|_| mcp_fault::internal("no randomness"))?;
     Ok(Rc::new(Session {
         id: Bytes::from(id),
         serial: session_id.serial,
@@ -78,7 +79,9 @@ fn new_session(
         revision,
         // A copy: the request's buffer goes back.
         initialize_params: Bytes::copy_from_slice(&initialize_params),
-        legs: RefCell::new((0..).zip(&backend.config.targets).map(|(id, target)| Leg::new(id, target.clone())).collect()),
+        legs: RefCell::new(
+            (0..).zip(&backend.config.targets).map(|(id, target)| Leg::new(id, target.clone())).collect(),
+        ),
         streams: RefCell::default(),
         changed: Default::default(),
         server_requests: RefCell::default(),
@@ -104,11 +107,7 @@ fn with_version(message: &Bytes, params: json::Range32, envelope: &Envelope, rev
 }
 
 /// The result for the client: a lone target's own, or all of them merged.
-fn answer(
-    backend: &BackendState,
-    session: &Session,
-    outcomes: &[Result<Opened, Fault>],
-) -> Result<Bytes, Fault> {
+fn answer(backend: &BackendState, session: &Session, outcomes: &[Result<Opened, Fault>]) -> Result<Bytes, Fault> {
     let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
     let all_failed = outcomes.iter().all(Result::is_err);
     if let Some(fault) = failed

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Instant;
 
 use agentlane_runtime as runtime;
 use agentlane_wire::json::Envelope;
@@ -44,6 +45,8 @@ pub struct Call {
     pub outward_uri: Option<(String, String)>,
     /// See [`InFlight`](crate::session::InFlight).
     pub cancelled: Rc<Cell<bool>>,
+    /// When the whole answer must have come.
+    pub deadline: Option<Instant>,
     /// See [`InFlight`](crate::session::InFlight): taken out before the answer's connection goes.
     pub socket: Rc<Cell<Option<RawFd>>>,
 }
@@ -61,7 +64,9 @@ struct Sink<'r, 'c> {
 enum Progress {
     Done,
     /// The client left, or was sent away; the target still works.
-    Detached { stream: u32 },
+    Detached {
+        stream: u32,
+    },
 }
 
 /// Relays until the answer is out. Faults are for the caller to write where nothing was written yet.
@@ -69,7 +74,7 @@ pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) ->
     let mut answer = answer;
     if let Answer::Json(mut http) = answer {
         if call.outward_uri.is_none() && call.upstream_id.is_none() && responder.is_direct() {
-            let outcome = pass(&mut *http, responder).await;
+            let outcome = pass(&mut http, responder).await;
             call.socket.set(None);
             return outcome;
         }
@@ -121,7 +126,11 @@ async fn detached(call: Call, mut answer: Answer, mut last_event_id: Option<Byte
     answer.finish().await;
 }
 
-async fn run(sink: &mut Sink<'_, '_>, answer: &mut Answer, last_event_id: &mut Option<Bytes>) -> Result<Progress, Fault> {
+async fn run(
+    sink: &mut Sink<'_, '_>,
+    answer: &mut Answer,
+    last_event_id: &mut Option<Bytes>,
+) -> Result<Progress, Fault> {
     let mut retry = None;
     let mut resumed = 0;
     loop {
@@ -182,9 +191,16 @@ async fn resume(call: &Call, last_event_id: Option<&Bytes>, retry: Option<u64>, 
     let head = leg::bare_head("GET", target, &call.open, last_event_id.map(|id| &id[..]));
     let http = call
         .shard
-        .upstream_exchange(&target.endpoint, agentlane_wire::h1::Method::Get, head, Default::default(), true, None)
+        .upstream_exchange(
+            &target.endpoint,
+            agentlane_wire::h1::Method::Get,
+            head,
+            Default::default(),
+            true,
+            call.deadline,
+        )
         .await?;
-    match Answer::of(http, None).await? {
+    match Answer::of(http, call.deadline).await? {
         Answer::Refused { status, body } => Err(upstream::refusal(status, &body)),
         answer => Ok(answer),
     }
@@ -356,5 +372,10 @@ impl Sink<'_, '_> {
 
 /// A fault as an answer to the request.
 pub fn failure(call: &Call, fault: &Fault) -> Bytes {
-    super::failure_response(call.method, &call.id, fault, call.session.leg(call.leg).as_ref().map(|leg| leg.target.name.as_str()))
+    super::failure_response(
+        call.method,
+        &call.id,
+        fault,
+        call.session.leg(call.leg).as_ref().map(|leg| leg.target.name.as_str()),
+    )
 }

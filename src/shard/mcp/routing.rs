@@ -56,9 +56,11 @@ async fn by_name(
     message: &Bytes,
     name: Option<json::Range32>,
 ) -> Result<Route, Fault> {
-    let unknown = || Fault::new(Kind::InvalidParams, if shelf == Shelf::Tools { "unknown tool" } else { "unknown prompt" });
+    let unknown =
+        || Fault::new(Kind::InvalidParams, if shelf == Shelf::Tools { "unknown tool" } else { "unknown prompt" });
     let range = name.ok_or_else(|| Fault::new(Kind::InvalidParams, "params.name is missing"))?;
-    let text = json::string(message, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.name is not a string"))?;
+    let text =
+        json::string(message, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.name is not a string"))?;
     if backend.config.prefixed {
         let (index, own) = backend.config.split_name(text.as_bytes()).ok_or_else(unknown)?;
         let mut route = Route::to(index);
@@ -82,7 +84,8 @@ async fn by_uri(
     uri: Option<json::Range32>,
 ) -> Result<Route, Fault> {
     let range = uri.ok_or_else(|| Fault::new(Kind::InvalidParams, "params.uri is missing"))?;
-    let text = json::string(message, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.uri is not a string"))?;
+    let text =
+        json::string(message, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.uri is not a string"))?;
     let (index, own) = locate(shard, backend, session, &text).await?;
     let mut route = Route::to(index);
     if let Some(own) = own {

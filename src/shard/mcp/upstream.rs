@@ -37,6 +37,7 @@ pub struct Message {
 }
 
 /// What a target answered to one message.
+#[allow(clippy::large_enum_variant, reason = "one per request, on its task")]
 pub enum Answer {
     /// One JSON document, not read yet.
     Json(Box<HttpAnswer>),
@@ -221,7 +222,9 @@ pub async fn send(
     match &open.transport {
         Transport::Http { post_head, .. } => {
             let leg = leg::leg_at(session, id)?;
-            let TargetKind::Http(target) = &leg.target.kind else { return Err(mcp_fault::internal("leg of another kind")) };
+            let TargetKind::Http(target) = &leg.target.kind else {
+                return Err(mcp_fault::internal("leg of another kind"));
+            };
             let http = post(shard, &target.endpoint, post_head, extra, request, repeatable, deadline).await?;
             Answer::of(http, deadline).await
         }
@@ -253,7 +256,9 @@ pub async fn tell(
     match &open.transport {
         Transport::Http { post_head, .. } => {
             let leg = leg::leg_at(session, id)?;
-            let TargetKind::Http(target) = &leg.target.kind else { return Err(mcp_fault::internal("leg of another kind")) };
+            let TargetKind::Http(target) = &leg.target.kind else {
+                return Err(mcp_fault::internal("leg of another kind"));
+            };
             let http = post(shard, &target.endpoint, post_head, &[], message, true, Some(deadline)).await?;
             match Answer::of(http, Some(deadline)).await? {
                 Answer::Refused { status, body } => Err(refusal(status, &body)),
@@ -309,15 +314,16 @@ pub fn passed_on(headers: &Headers, edits: &HeaderEdits) -> BytesMut {
 }
 
 fn is_passed_on(header: &Header<'_>) -> bool {
+    // Of the connection, of the browser, of this message, or a credential for us.
+    const PREFIXES: [&str; 5] = ["sec-", "accept", "content-", "access-control-", "if-"];
+    const NAMES: [&str; 8] =
+        ["referer", "priority", "dnt", "pragma", "http2-settings", "x-real-ip", "api-key", "x-api-key"];
     match header.known {
         Known::Traceparent | Known::Tracestate => true,
         Known::Other => {
-            let name = header.name.as_bytes();
-            let starts = |prefix: &[u8]| name.len() >= prefix.len() && name[..prefix.len()].eq_ignore_ascii_case(prefix);
-            !(starts(b"sec-") || starts(b"accept") || starts(b"content-") || starts(b"access-control-") || starts(b"if-"))
-                && !["referer", "priority", "dnt", "pragma", "http2-settings", "mcp-session-id", "x-real-ip", "api-key", "x-api-key"]
-                    .iter()
-                    .any(|other| header.name.eq_ignore_ascii_case(other))
+            let starts =
+                |prefix: &&str| header.name.get(..prefix.len()).is_some_and(|front| front.eq_ignore_ascii_case(prefix));
+            !PREFIXES.iter().any(starts) && !NAMES.iter().any(|name| header.name.eq_ignore_ascii_case(name))
         }
         _ => false,
     }

@@ -135,7 +135,8 @@ async fn request(
             if let Err(fault) = mcp::guard(&view, backend, route.chain.cors(), host_known) {
                 return refuse(connection, &changes.response, record, &fault).await;
             }
-            mcp_request(shard, active, connection, client, head, backend.index, changes, record).await
+            // A state of its own: plain requests do not carry it.
+            Box::pin(mcp_request(shard, active, connection, client, head, backend.index, changes, record)).await
         }
     }
 }
@@ -173,7 +174,7 @@ async fn mcp_request(
     };
     record.bytes_in = body.len() as u64;
     if let Owner::There(owner) = owner {
-        return forward_to(shard, connection, client, head, body, owner, changes, record).await;
+        return Box::pin(forward_to(shard, connection, client, head, body, owner, changes, record)).await;
     }
     let mut responder = Responder::connection(connection, changes.response);
     endpoint(shard, backend, owner, head, body, &changes.request, &mut responder, record).await;
@@ -211,7 +212,7 @@ async fn endpoint(
             record.session = Some(session.serial);
             record.mcp_method = Some("stream");
             let last_event_id = head.headers.known(Known::LastEventId);
-            if let Err(fault) = mcp::listen::serve(shard, &session, last_event_id, responder).await {
+            if let Err(fault) = Box::pin(mcp::listen::serve(shard, &session, last_event_id, responder)).await {
                 mcp::refuse(responder, record, None, &fault).await;
             }
         }

@@ -156,6 +156,17 @@ impl<'a> Responder<'a> {
     /// Begins an answer whose body follows; `length` where it is known.
     pub fn begin(&mut self, status: u16, content_type: &'static [u8], length: Option<u64>) {
         self.note(status);
+        if let Out::Connection(connection) = &mut self.out
+            && content_type == JSON
+            && self.session.is_none()
+        {
+            // The usual one, straight into the head.
+            let framing = length.map_or(Framing::Chunked, Framing::Length);
+            let edits = &self.edits;
+            let begun = connection.start(status, framing, |head| write_json_headers(head, edits));
+            self.gone |= begun.is_err();
+            return;
+        }
         let headers = self.headers(Some(content_type));
         match &mut self.out {
             Out::Connection(connection) => {
@@ -310,6 +321,14 @@ impl<'a> Responder<'a> {
         }
         headers
     }
+}
+
+fn write_json_headers(head: &mut HeadWriter<'_>, edits: &HeaderEdits) {
+    if edits.is_empty() {
+        head.header("content-type", JSON).header("date", agentlane_link::date());
+        return;
+    }
+    write_headers(head, &[(Bytes::from_static(b"content-type"), Bytes::from_static(JSON))], edits);
 }
 
 /// Writes an answer's own headers and what policies make of them.

@@ -75,8 +75,11 @@ impl Shard {
             Err(error) if reused && error.may_retry(repeatable) => {}
             Err(error) => return Err(fault(error)),
         }
-        let connection = pool.new_connection().await.map_err(fault)?;
-        attempt(connection, method, head, body, deadline).await.map_err(fault)
+        Box::pin(async {
+            let connection = pool.new_connection().await.map_err(fault)?;
+            attempt(connection, method, head, body, deadline).await.map_err(fault)
+        })
+        .await
     }
 }
 

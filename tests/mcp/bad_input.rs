@@ -538,7 +538,9 @@ fn a_connection_outlives_the_faults_on_it() {
 fn answers_to_questions_that_nobody_asked_are_dropped() {
     let endpoint = endpoint();
     let client = McpClient::open(endpoint.address);
-    let before = endpoint.server.seen().len();
+    // The gateway listens to the server by a GET of its own, whenever that comes.
+    let posts = || endpoint.server.seen().iter().filter(|seen| seen.verb == "POST").count();
+    let before = posts();
     for id in [json!(1), json!("x"), json!(9_999_999), json!(-1)] {
         let response = client.post(&json!({ "jsonrpc": "2.0", "id": id, "result": {} }).to_string());
         assert_eq!((response.status, response.body.len()), (202, 0), "{id}");
@@ -547,5 +549,5 @@ fn answers_to_questions_that_nobody_asked_are_dropped() {
     }
     let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 77 } });
     assert_eq!(client.post(&cancel.to_string()).status, 202);
-    assert_eq!(endpoint.server.seen().len(), before, "no server hears of them");
+    assert_eq!(posts(), before, "no server hears of them");
 }

@@ -110,7 +110,8 @@ pub async fn forward(
         let head = encode(framing)?;
         let mut up = connection(endpoint, &options).await?;
         up.start(options.method, head, framing)?;
-        return stream_both(down, &mut up, &options, response).await;
+        // Large, and not for the small requests that most are.
+        return Box::pin(stream_both(down, &mut up, &options, response)).await;
     };
     let length = body.iter().map(|part| part.len() as u64).sum();
     let head = encode(if framing == Framing::None { framing } else { Framing::Length(length) })?;
@@ -152,9 +153,12 @@ async fn send_buffered(
         Err(error) if up.is_reused() && error.may_retry(options.is_repeatable) => drop(up),
         Err(error) => return Err(error),
     }
-    let mut up = prepare(endpoint.new_connection().await?, options)?;
-    let answer = exchange_head(&mut up, options.method, head, body).await?;
-    Ok((up, answer, 2))
+    Box::pin(async {
+        let mut up = prepare(endpoint.new_connection().await?, options)?;
+        let answer = exchange_head(&mut up, options.method, head, body).await?;
+        Ok((up, answer, 2))
+    })
+    .await
 }
 
 async fn exchange_head(

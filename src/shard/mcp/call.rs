@@ -43,10 +43,10 @@ pub async fn request(
             let _ = responder.json(200, error::result_response(&id, b"{}")).await;
             return;
         }
-        Method::List(kind) if !identity => list(incoming, session, kind, &body, envelope).await,
-        Method::SetLevel => set_level(incoming, session, &body, envelope, identity).await,
+        Method::List(kind) if !identity => Box::pin(list(incoming, session, kind, &body, envelope)).await,
+        Method::SetLevel => Box::pin(set_level(incoming, session, &body, envelope, identity)).await,
         Method::ResourcesUnsubscribe | Method::ResourcesSubscribe if shared_subscription(incoming, session) => {
-            subscribe_shared(incoming, session, method, &body, envelope).await
+            Box::pin(subscribe_shared(incoming, session, method, &body, envelope)).await
         }
         _ => return forward(incoming, session, method, id, body, envelope, responder, record).await,
     };

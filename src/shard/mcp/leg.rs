@@ -41,7 +41,7 @@ pub async fn ready(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId) -> Resul
     if let Some(open) = live(&leg) {
         return Ok(open);
     }
-    open(shard, session, id, false).await.map(|opened| opened.leg)
+    Box::pin(open(shard, session, id, false)).await.map(|opened| opened.leg)
 }
 
 /// Opens a leg, or waits for the task that is doing it. `first`: part of the client's own handshake, so that the target is

@@ -95,7 +95,7 @@ async fn wait(session: &Session, responder: &mut Responder<'_>) -> Result<(), Go
 /// before.
 pub async fn ready(leg: &Leg) {
     if leg.following.get() && !leg.followed.is_set() {
-        let _ = runtime::timeout(OPENING_MAX, leg.followed.wait()).await;
+        let _ = Box::pin(runtime::timeout(OPENING_MAX, leg.followed.wait())).await;
         // A target that says nothing shall not cost every request this wait.
         leg.followed.set();
     }

@@ -169,7 +169,7 @@ pub async fn post(incoming: Incoming<'_>, body: Bytes, responder: &mut Responder
         record.session = Some(session.serial);
     }
     if json::is_batch(&body) {
-        return batch(&incoming, body, responder, record).await;
+        return Box::pin(batch(&incoming, body, responder, record)).await;
     }
     let envelope = match json::scan(&body, &SCAN_LIMITS) {
         Ok(envelope) => envelope,
@@ -205,7 +205,7 @@ async fn message(
         }
         (Some(session), _) => session.clone(),
         (None, Some(Method::Initialize)) if envelope.kind == MessageKind::Request => {
-            return initialize(incoming, &body, envelope, id, responder, record).await;
+            return Box::pin(initialize(incoming, &body, envelope, id, responder, record)).await;
         }
         (None, _) => {
             let fault = match envelope.kind {
@@ -221,12 +221,12 @@ async fn message(
             call::request(incoming, &session, method, id, body, envelope, responder, record).await;
         }
         MessageKind::Notification => {
-            notification(incoming, &session, method, body, envelope).await;
+            Box::pin(notification(incoming, &session, method, body, envelope)).await;
             let _ = responder.accepted().await;
         }
         MessageKind::Response | MessageKind::ErrorResponse => {
             if let Some((leg, answer)) = inbound::client_answer(&session, &body, envelope) {
-                deliver(incoming.shard, &session, leg, answer).await;
+                Box::pin(deliver(incoming.shard, &session, leg, answer)).await;
             }
             let _ = responder.accepted().await;
         }

@@ -82,7 +82,7 @@ pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) ->
     }
     let mut last_event_id = None;
     let mut sink = Sink { call: call.clone(), responder: Some(responder), stream: None };
-    let progress = run(&mut sink, &mut answer, &mut last_event_id).await;
+    let progress = Box::pin(run(&mut sink, &mut answer, &mut last_event_id)).await;
     if !matches!(progress, Ok(Progress::Detached { .. })) {
         call.socket.set(None);
     }

@@ -41,9 +41,9 @@ pub async fn route(
         Method::ToolsCall => by_name(shard, backend, session, Shelf::Tools, message, envelope.name).await,
         Method::PromptsGet => by_name(shard, backend, session, Shelf::Prompts, message, envelope.name).await,
         Method::ResourcesRead | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe => {
-            by_uri(shard, backend, session, message, envelope.uri).await
+            Box::pin(by_uri(shard, backend, session, message, envelope.uri)).await
         }
-        Method::Complete => by_reference(shard, backend, session, message, envelope).await,
+        Method::Complete => Box::pin(by_reference(shard, backend, session, message, envelope)).await,
         _ => Err(Fault::new(Kind::MethodNotFound, "method not found")),
     }
 }
@@ -72,7 +72,7 @@ async fn by_name(
     }
     // Nobody has listed yet, or the list has changed: look once.
     let kind = if shelf == Shelf::Tools { ListKind::Tools } else { ListKind::Prompts };
-    lists::learn(shard, backend, session, kind).await;
+    Box::pin(lists::learn(shard, backend, session, kind)).await;
     backend.catalogue.borrow().find(shelf, &text).map(Route::to).ok_or_else(unknown)
 }
 
@@ -114,8 +114,8 @@ async fn locate(
     if let Some(index) = find() {
         return Ok((index, None));
     }
-    lists::learn(shard, backend, session, ListKind::Resources).await;
-    lists::learn(shard, backend, session, ListKind::ResourceTemplates).await;
+    Box::pin(lists::learn(shard, backend, session, ListKind::Resources)).await;
+    Box::pin(lists::learn(shard, backend, session, ListKind::ResourceTemplates)).await;
     if let Some(index) = find() {
         return Ok((index, None));
     }
@@ -145,7 +145,7 @@ async fn by_reference(
     let text = json::string(message, range).map_err(|_| wrong())?;
     let listed = || backend.catalogue.borrow().find_template_text(&text);
     if listed().is_none() {
-        lists::learn(shard, backend, session, ListKind::ResourceTemplates).await;
+        Box::pin(lists::learn(shard, backend, session, ListKind::ResourceTemplates)).await;
     }
     match listed() {
         Some(index) if names::unmark_uri(&text).is_none() => Ok(Route::to(index)),

@@ -150,7 +150,7 @@ impl Endpoint {
     pub async fn connection(&self) -> Result<ClientConnection, ClientError> {
         match self.reuse() {
             Some(link) => Ok(ClientConnection::new(link, Permit::new(self))),
-            None => self.new_connection().await,
+            None => Box::pin(self.new_connection()).await,
         }
     }
 

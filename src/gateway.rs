@@ -283,6 +283,8 @@ fn upstream_limits(document: &config::Document) -> ClientLimits {
         idle_max: idle_max as usize,
         idle: upstream.pool_idle_timeout,
         connect_time: upstream.connect_timeout,
+        // Short: a call that met a dead connection must not be repeated, so better look first.
+        trust: Duration::from_millis(20),
         // Where no policy says otherwise.
         response_time: crate::limits::RESPONSE_TIME,
         ..ClientLimits::default()

@@ -23,6 +23,9 @@ pub struct ClientLimits {
     pub wait_time: Duration,
     /// How long a connection is kept idle. A shorter time in the server's `Keep-Alive` wins.
     pub idle: Duration,
+    /// A connection that rested for longer is looked at before it is used: a server that closes idle connections has had
+    /// the time to. The look is a system call, which a busy pool never makes.
+    pub trust: Duration,
     /// How long connecting may take.
     pub connect_time: Duration,
     /// How long one write may wait for the server.
@@ -44,6 +47,7 @@ impl Default for ClientLimits {
             waiting_max: 1024,
             wait_time: Duration::from_secs(5),
             idle: Duration::from_secs(60),
+            trust: Duration::from_millis(500),
             connect_time: Duration::from_secs(5),
             write_time: Duration::from_secs(30),
             response_time: Duration::from_secs(60),

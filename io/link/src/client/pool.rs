@@ -15,10 +15,6 @@ use super::link::Link;
 use super::{ClientConnection, ClientError, ClientErrorKind, ClientLimits};
 use crate::peek::{Peek, peek};
 
-/// A connection that rested for longer than this is looked at before it is used: a server that closes idle connections
-/// has had the time to. The check is a system call, which a busy pool never makes; within this time a stale connection
-/// is found out by the failed exchange, and bytes that a server sent unasked by their not being a response.
-const TRUST: Duration = Duration::from_millis(20);
 /// Pause between two looks at all idle connections.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -209,7 +205,7 @@ impl Endpoint {
             let mut idle = self.0.idle.borrow_mut().pop()?;
             let rested = now.saturating_duration_since(idle.since);
             let expired = idle.until.is_some_and(|until| until <= now);
-            if !expired && (rested < TRUST || peek(idle.link.socket()) == Peek::Silent) {
+            if !expired && (rested < self.0.limits.trust || peek(idle.link.socket()) == Peek::Silent) {
                 idle.link.reset();
                 return Some(idle.link);
             }
@@ -286,7 +282,8 @@ fn sweep_once(state: &Weak<State>) -> bool {
     let now = now();
     endpoint.sweep(|idle| {
         idle.until.is_none_or(|until| until > now)
-            && (now.saturating_duration_since(idle.since) < TRUST || peek(idle.link.socket()) == Peek::Silent)
+            && (now.saturating_duration_since(idle.since) < endpoint.0.limits.trust
+                || peek(idle.link.socket()) == Peek::Silent)
     });
     let any = !endpoint.0.idle.borrow().is_empty();
     endpoint.0.sweeping.set(any);

@@ -6,27 +6,6 @@ use std::borrow::Cow;
 /// may not hold them, so the first occurrence always ends it, whatever underscores the tool's own name has.
 pub const SEPARATOR: &str = "__";
 
-/// When names carry their target's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum PrefixMode {
-    Always,
-    /// With more than one target.
-    #[default]
-    Conditional,
-    /// Names stay; of two equal ones the first target's is served.
-    Never,
-}
-
-impl PrefixMode {
-    pub fn applies(self, targets: usize) -> bool {
-        match self {
-            PrefixMode::Always => true,
-            PrefixMode::Conditional => targets > 1,
-            PrefixMode::Never => false,
-        }
-    }
-}
-
 /// The front of an outward name: `notes__`.
 pub fn prefix(target: &str) -> String {
     format!("{target}{SEPARATOR}")

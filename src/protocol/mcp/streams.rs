@@ -153,11 +153,6 @@ impl Streams {
         }
     }
 
-    /// Whether a reader holds the stream.
-    pub fn is_claimed(&self, stream: u32) -> bool {
-        self.streams.iter().any(|candidate| candidate.id == stream && candidate.claimed)
-    }
-
     /// Events that a present reader has yet to take; a writer that sees many waits.
     pub fn unread(&self, stream: u32) -> usize {
         self.streams

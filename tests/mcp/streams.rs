@@ -60,6 +60,42 @@ fn a_client_that_comes_back_gets_exactly_the_rest() {
 }
 
 #[test]
+fn a_call_that_its_client_left_is_still_in_flight_and_can_be_cancelled() {
+    let (next, step) = mpsc::channel::<()>();
+    let step = Mutex::new(Some(step));
+    let server = McpServer::scripted("web", move |seen| {
+        if seen.tool() != "long" {
+            return Act::Well;
+        }
+        let step = step.lock().expect("no panic in between").take().expect("called once");
+        Act::Own(Box::new(move |peer| {
+            peer.send(begin_events());
+            for number in 0.. {
+                let data = json!({ "level": "info", "data": number });
+                peer.send(event(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": data })));
+                if step.recv_timeout(PATIENCE).is_err() {
+                    return;
+                }
+            }
+        }))
+    });
+    let (_gateway, address) = federation(vec![server.target("web"), notes("notes")]);
+    let client = McpClient::open(address);
+    let mut stream = client.stream(11, "tools/call", json!({ "name": "web__long", "arguments": {} }));
+    stream.message().expect("the first message");
+    let last_id = stream.last_id.clone().expect("events have ids");
+    // Another reader takes the stream over: what comes from the second message on is relayed without the first one.
+    let mut rest = client.listen(Some(&last_id));
+    for number in 1..4 {
+        next.send(()).expect("the server goes on");
+        assert_eq!(rest.message().expect("a message")["params"]["data"], number);
+    }
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 11 } });
+    assert_eq!(client.post(&cancel.to_string()).status, 202);
+    server.await_seen("the cancellation", |seen| seen.method() == "notifications/cancelled");
+}
+
+#[test]
 fn a_stream_that_a_server_closes_early_is_taken_up_again() {
     let server = McpServer::scripted("web", |seen| match (seen.verb.as_str(), seen.tool()) {
         ("POST", "poll") => {

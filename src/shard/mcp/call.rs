@@ -9,7 +9,7 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, Envelope, Splice};
 use bytes::Bytes;
 
-use super::relay::{self, Call};
+use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
 use super::{Incoming, failure_response, inbound, leg, listen, lists, mcp_fault, refuse};
@@ -176,7 +176,9 @@ async fn forward(
         (Ok(_), None) => Err(mcp_fault::internal("no such target")),
         (Err(fault), _) => Err(fault),
     };
-    session.finished(&id);
+    if !matches!(outcome, Ok(Served::Detached)) {
+        session.finished(&id);
+    }
     let Err(fault) = outcome else { return };
     record.fault(&fault);
     if fault.kind.origin() != Origin::Downstream {
@@ -200,7 +202,7 @@ async fn exchange(
     envelope: &Envelope,
     route: Route,
     responder: &mut Responder<'_>,
-) -> Result<(), Fault> {
+) -> Result<Served, Fault> {
     let shard = incoming.shard;
     let mut retried = false;
     loop {
@@ -209,7 +211,7 @@ async fn exchange(
             // The union is advertised; a target without completions has none.
             let empty = error::result_response(id, b"{\"completion\":{\"values\":[]}}");
             let _ = responder.json(200, empty).await;
-            return Ok(());
+            return Ok(Served::Done);
         }
         if let Some(leg) = session.leg(leg) {
             listen::ready(&leg).await;
@@ -247,7 +249,7 @@ async fn exchange(
                 leg::forget(session, leg, &open);
                 continue;
             }
-            return refused(*status, refusal.clone(), responder).await;
+            return refused(*status, refusal.clone(), responder).await.map(|()| Served::Done);
         }
         if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
             remember_subscription(session, method, leg, body, envelope, &route);

@@ -69,14 +69,23 @@ enum Progress {
     },
 }
 
+/// Whether a request is over when its relay returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    Done,
+    /// A task goes on with it, and takes it out of the ones in flight at its end: until then it counts, and can be
+    /// cancelled.
+    Detached,
+}
+
 /// Relays until the answer is out. Faults are for the caller to write where nothing was written yet.
-pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) -> Result<(), Fault> {
+pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) -> Result<Served, Fault> {
     let mut answer = answer;
     if let Answer::Json(mut http) = answer {
         if call.outward_uri.is_none() && call.upstream_id.is_none() && responder.is_direct() {
             let outcome = pass(&mut http, responder).await;
             call.socket.set(None);
-            return outcome;
+            return outcome.map(|()| Served::Done);
         }
         answer = Answer::Json(http);
     }
@@ -87,10 +96,15 @@ pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) ->
         call.socket.set(None);
     }
     match progress? {
-        Progress::Done => answer.finish().await,
-        Progress::Detached { stream } => runtime::spawn(detached(call, answer, last_event_id, stream)),
+        Progress::Done => {
+            answer.finish().await;
+            Ok(Served::Done)
+        }
+        Progress::Detached { stream } => {
+            runtime::spawn(detached(call, answer, last_event_id, stream));
+            Ok(Served::Detached)
+        }
     }
-    Ok(())
 }
 
 /// A JSON answer that nothing in it must be changed: its bytes go through as they come.
@@ -134,7 +148,12 @@ async fn run(
     let mut retry = None;
     let mut resumed = 0;
     loop {
-        let message = match sink.wait(answer).await {
+        let next = sink.wait(answer).await;
+        if matches!(answer, Answer::Accepted) {
+            // Read whole: its connection is back in the pool, and somebody else's.
+            sink.call.socket.set(None);
+        }
+        let message = match next {
             Ok(Some(message)) => message,
             _ if sink.call.cancelled.get() => {
                 sink.cancelled().await;

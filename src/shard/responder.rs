@@ -114,14 +114,19 @@ impl<'a> Responder<'a> {
 
     /// An answer as the one event of a stream that the client can come back to.
     pub async fn event_answer(&mut self, session: &Session, body: Bytes) -> Result<(), Gone> {
-        let (stream, priming) = (session.streams.borrow_mut().open(), session.revision.has_priming_events());
+        // Complete before anything is awaited: a client that leaves must not leave a live stream behind.
+        let (position, id) = {
+            let mut streams = session.streams.borrow_mut();
+            let stream = streams.open();
+            let position = streams.position(stream);
+            let (id, _) = streams.push(stream, body.clone());
+            streams.end(stream);
+            (position, id)
+        };
         self.begin_events().await?;
-        if priming {
-            let position = session.streams.borrow_mut().position(stream);
+        if session.revision.has_priming_events() {
             self.prime(position).await?;
         }
-        let (id, _) = session.streams.borrow_mut().push(stream, body.clone());
-        session.streams.borrow_mut().end(stream);
         self.event(id, &body).await?;
         self.end().await
     }

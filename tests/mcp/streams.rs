@@ -96,6 +96,28 @@ fn a_call_that_its_client_left_is_still_in_flight_and_can_be_cancelled() {
 }
 
 #[test]
+fn an_answer_that_breaks_after_it_began_ends_its_stream_for_good() {
+    let server = McpServer::scripted("web", |seen| match seen.tool() {
+        "half" => Act::Own(Box::new(|peer| {
+            peer.send(begin_events());
+            let data = json!({ "level": "info", "data": 0 });
+            peer.send(event(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": data })));
+        })),
+        _ => Act::Well,
+    });
+    let (_gateway, address) = federation(vec![server.target("web"), notes("notes")]);
+    let client = McpClient::open(address);
+    let mut stream = client.stream(12, "tools/call", json!({ "name": "web__half", "arguments": {} }));
+    assert_eq!(stream.message().expect("what came before")["params"]["data"], 0);
+    let first = stream.last_id.clone().expect("events have ids");
+    let failure = stream.message().expect("the failure, as the last event");
+    assert_eq!((&failure["id"], &failure["result"]["isError"]), (&json!(12), &json!(true)), "{failure}");
+    assert_eq!(stream.message(), None, "the stream ends");
+    // Whoever comes back finds the same end, and does not wait for more.
+    assert_eq!(client.listen(Some(&first)).messages(), [failure]);
+}
+
+#[test]
 fn a_stream_that_a_server_closes_early_is_taken_up_again() {
     let server = McpServer::scripted("web", |seen| match (seen.verb.as_str(), seen.tool()) {
         ("POST", "poll") => {

@@ -179,10 +179,17 @@ async fn forward(
     if !matches!(outcome, Ok(Served::Detached)) {
         session.finished(&id);
     }
-    let Err(fault) = outcome else { return };
+    let (fault, told) = match outcome {
+        Ok(Served::Done | Served::Detached) => return,
+        Ok(Served::Failed(fault)) => (fault, true),
+        Err(fault) => (fault, false),
+    };
     record.fault(&fault);
     if fault.kind.origin() != Origin::Downstream {
         tracing::warn!(target: "agentlane::mcp", %fault, method = method.label(), "request failed");
+    }
+    if told {
+        return;
     }
     let target = record.target.as_ref().map(|leg| leg.target.name.as_str());
     if fault.kind == Kind::Overloaded {

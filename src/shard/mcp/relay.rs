@@ -70,9 +70,11 @@ enum Progress {
 }
 
 /// Whether a request is over when its relay returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Served {
     Done,
+    /// It failed after events had begun, and the last one said so.
+    Failed(Fault),
     /// A task goes on with it, and takes it out of the ones in flight at its end: until then it counts, and can be
     /// cancelled.
     Detached,
@@ -95,7 +97,15 @@ pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) ->
     if !matches!(progress, Ok(Progress::Detached { .. })) {
         call.socket.set(None);
     }
-    match progress? {
+    let progress = match progress {
+        Err(fault) if sink.stream.is_some() => {
+            let response = failure(&call, &fault);
+            let _ = sink.last(response).await;
+            return Ok(Served::Failed(fault));
+        }
+        progress => progress?,
+    };
+    match progress {
         Progress::Done => {
             answer.finish().await;
             Ok(Served::Done)

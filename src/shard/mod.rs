@@ -32,7 +32,7 @@ use crate::limits::MESH_DEADLINE;
 use crate::mesh::{Peers, SharedChild, ToControl, ToShard};
 use crate::protocol::mcp::catalogue::Catalogue;
 use crate::protocol::mcp::seal::Sealer;
-use crate::session::SessionTable;
+use crate::session::{Session, SessionTable};
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::AccessLog;
 use metrics::{Metrics, RouteCells};
@@ -62,6 +62,8 @@ pub struct Shard {
     pub sealer: Arc<Sealer>,
     pub pool: Pool,
     pub sessions: RefCell<SessionTable>,
+    /// Conversations of the gateway's own (see [`mcp::open::internal`]), by their serial.
+    pub internal: RefCell<HashMap<u64, Rc<Session>>>,
     pub metrics: Metrics,
     pub drain: Drain,
     active: RefCell<Rc<Active>>,
@@ -146,6 +148,7 @@ impl Shard {
             sealer: parts.sealer,
             pool: Pool::new(parts.upstream),
             sessions: RefCell::new(SessionTable::new(parts.sessions_max)),
+            internal: RefCell::default(),
             metrics: parts.metrics,
             drain: Drain::new(),
             backends: RefCell::new(backends),
@@ -193,8 +196,7 @@ impl Shard {
                 });
             }
             ToShard::Stop => {
-                let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
-                sessions.iter().for_each(|session| mcp::close::end(self, session));
+                self.all_sessions().iter().for_each(|session| mcp::close::end(self, session));
                 if let Some(access) = self.access.borrow_mut().as_mut() {
                     access.flush();
                 }
@@ -216,8 +218,7 @@ impl Shard {
     /// Takes the backends' new states, and tells sessions whose targets changed.
     fn adopt(self: &Rc<Self>, backends: Backends) {
         let previous = self.backends.replace(backends);
-        let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
-        for session in sessions {
+        for session in self.all_sessions() {
             match (self.mcp_backend(&session.backend), previous.get(&*session.backend)) {
                 (None, _) => mcp::close::end(self, &session),
                 (Some(now), Some(before)) if same_targets(&now.config, &before.config) => {}
@@ -232,6 +233,11 @@ impl Shard {
             }
             stays
         });
+    }
+
+    /// The clients' sessions and the gateway's own.
+    fn all_sessions(&self) -> Vec<Rc<Session>> {
+        self.sessions.borrow().iter().chain(self.internal.borrow().values()).cloned().collect()
     }
 
     pub fn active(&self) -> Rc<Active> {

@@ -3,6 +3,7 @@
 use agentlane_wire::json;
 use bytes::{Bytes, BytesMut};
 
+use super::revision::Revision;
 use crate::fault::Fault;
 
 /// An error response. An id that could not be read is left out: `null` fails the schema of every revision.
@@ -59,6 +60,21 @@ pub fn request(number: u64, method: &str, params: Option<&[u8]>) -> Bytes {
     close_with_params(out, params)
 }
 
+/// `params` of an `initialize` of the gateway's own: `capabilities` and `client_info` are JSON text of objects.
+pub fn initialize_params(revision: Revision, capabilities: &[u8], client_info: Option<&[u8]>) -> Bytes {
+    const OURS: &str = concat!("{\"name\":\"agentlane\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
+    let parts: [&[u8]; 7] = [
+        b"{\"protocolVersion\":\"",
+        revision.as_str().as_bytes(),
+        b"\",\"capabilities\":",
+        capabilities,
+        b",\"clientInfo\":",
+        client_info.unwrap_or(OURS.as_bytes()),
+        b"}",
+    ];
+    Bytes::from(parts.concat())
+}
+
 /// A notification of the gateway's own.
 pub fn notification(method: &str, params: Option<&[u8]>) -> Bytes {
     let mut out = BytesMut::with_capacity(48 + method.len() + params.map_or(0, <[u8]>::len));
@@ -90,6 +106,7 @@ mod tests {
             tool_failure(b"1", "line\nbreak"),
             request(7, "ping", None),
             notification("notifications/initialized", Some(b"{}")),
+            request(8, "initialize", Some(&initialize_params(Revision::NEWEST, b"{\"roots\":{}}", None))),
         ];
         for text in texts {
             let value: serde_json::Value = serde_json::from_slice(&text).unwrap();

@@ -1,6 +1,7 @@
 //! The Model Context Protocol as a gateway sees it: revisions, names, merging, and the state of a session. Raw JSON stays
 //! raw: only what must be read is read, and only what must change is spliced.
 
+pub mod caller;
 pub mod catalogue;
 pub mod error;
 pub mod merge;

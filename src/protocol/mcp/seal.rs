@@ -69,14 +69,19 @@ impl Sealer {
         Some(opened.to_vec())
     }
 
-    /// A new session's id for `shard`.
-    pub fn session_id(&self, shard: u16) -> Result<(SessionId, String), NoRandomness> {
+    /// A random number, unique for all that matters.
+    pub fn serial(&self) -> Result<u64, NoRandomness> {
         let mut serial = [0; 8];
         self.random.fill(&mut serial).map_err(|_| NoRandomness)?;
-        let id = SessionId { shard, serial: u64::from_le_bytes(serial) };
+        Ok(u64::from_le_bytes(serial))
+    }
+
+    /// A new session's id for `shard`.
+    pub fn session_id(&self, shard: u16) -> Result<(SessionId, String), NoRandomness> {
+        let id = SessionId { shard, serial: self.serial()? };
         let mut payload = [0; 10];
         payload[..2].copy_from_slice(&shard.to_le_bytes());
-        payload[2..].copy_from_slice(&serial);
+        payload[2..].copy_from_slice(&id.serial.to_le_bytes());
         Ok((id, self.seal(SESSION, &payload)?))
     }
 

@@ -25,6 +25,8 @@ pub fn end(shard: &Rc<Shard>, session: &Rc<Session>) {
     }
     if shard.sessions.borrow_mut().remove(&session.id).is_some() {
         shard.metrics.sessions.set(shard.sessions.borrow().len() as i64);
+    } else {
+        shard.internal.borrow_mut().remove(&session.serial);
     }
     // Readers see that it ended; followers of the targets' streams as well.
     session.changed.notify_all();

@@ -72,16 +72,43 @@ fn new_session(
     }
     let (session_id, id) =
         shard.sealer.session_id(shard.index as u16).map_err(|_| mcp_fault::internal("no randomness"))?;
-    Ok(Rc::new(Session {
-        id: Bytes::from(id),
-        serial: session_id.serial,
+    // A copy: the request's buffer goes back.
+    let initialize_params = Bytes::copy_from_slice(&initialize_params);
+    Ok(session_of(backend, Bytes::from(id), session_id.serial, revision, initialize_params))
+}
+
+/// A conversation of the gateway's own with the backend's targets, as a legacy client that has these capabilities (JSON
+/// text of an object). No id leads to it and no table of clients holds it: whoever makes it ends it with [`close::end`].
+/// Its legs open when they are first used, and are told `initialized` then. A reload relinks or ends it like any session.
+pub fn internal(
+    shard: &Rc<Shard>,
+    backend: &BackendState,
+    capabilities: &[u8],
+    client_info: Option<&[u8]>,
+) -> Result<Rc<Session>, Fault> {
+    let serial = shard.sealer.serial().map_err(|_| mcp_fault::internal("no randomness"))?;
+    let params = error::initialize_params(Revision::NEWEST, capabilities, client_info);
+    let session = session_of(backend, Bytes::new(), serial, Revision::NEWEST, params);
+    session.initialized.set(true);
+    shard.internal.borrow_mut().insert(serial, session.clone());
+    Ok(session)
+}
+
+fn session_of(
+    backend: &BackendState,
+    id: Bytes,
+    serial: u64,
+    revision: Revision,
+    initialize_params: Bytes,
+) -> Rc<Session> {
+    let legs = (0..).zip(&backend.config.targets).map(|(id, target)| Leg::new(id, target.clone())).collect();
+    Rc::new(Session {
+        id,
+        serial,
         backend: Rc::from(backend.config.key.as_str()),
         revision,
-        // A copy: the request's buffer goes back.
-        initialize_params: Bytes::copy_from_slice(&initialize_params),
-        legs: RefCell::new(
-            (0..).zip(&backend.config.targets).map(|(id, target)| Leg::new(id, target.clone())).collect(),
-        ),
+        initialize_params,
+        legs: RefCell::new(legs),
         streams: RefCell::default(),
         changed: Default::default(),
         server_requests: RefCell::default(),
@@ -92,7 +119,7 @@ fn new_session(
         ended: Cell::new(false),
         hung_up: Cell::new(false),
         last_used: Cell::new(runtime::now()),
-    }))
+    })
 }
 
 /// The client's params with a version that we speak.

@@ -36,6 +36,8 @@ pub enum Kind {
     UpstreamUnreachable,
     UpstreamTimeout,
     UpstreamBroken,
+    /// The target needs of the client what it did not declare.
+    CapabilityMissing,
     RequestTimeout,
     Internal,
 }
@@ -69,7 +71,7 @@ impl Kind {
             Kind::TooLarge => 413,
             Kind::UnsupportedMediaType => 415,
             Kind::Internal => 500,
-            Kind::UpstreamUnreachable | Kind::UpstreamBroken => 502,
+            Kind::UpstreamUnreachable | Kind::UpstreamBroken | Kind::CapabilityMissing => 502,
             Kind::NoBackend | Kind::Overloaded | Kind::Draining => 503,
             Kind::UpstreamTimeout => 504,
         }
@@ -86,6 +88,7 @@ impl Kind {
             | Kind::UpstreamUnreachable
             | Kind::UpstreamTimeout
             | Kind::UpstreamBroken
+            | Kind::CapabilityMissing
             | Kind::RequestTimeout
             | Kind::Internal => -32603,
             _ => -32600,
@@ -94,7 +97,9 @@ impl Kind {
 
     pub const fn origin(self) -> Origin {
         match self {
-            Kind::UpstreamUnreachable | Kind::UpstreamTimeout | Kind::UpstreamBroken => Origin::Upstream,
+            Kind::UpstreamUnreachable | Kind::UpstreamTimeout | Kind::UpstreamBroken | Kind::CapabilityMissing => {
+                Origin::Upstream
+            }
             Kind::NoBackend | Kind::Overloaded | Kind::Draining | Kind::Internal => Origin::Gateway,
             _ => Origin::Downstream,
         }
@@ -125,6 +130,7 @@ impl Kind {
             Kind::UpstreamUnreachable => "upstream_unreachable",
             Kind::UpstreamTimeout => "upstream_timeout",
             Kind::UpstreamBroken => "upstream_broken",
+            Kind::CapabilityMissing => "capability_missing",
             Kind::RequestTimeout => "request_timeout",
             Kind::Internal => "internal",
         }

@@ -38,3 +38,11 @@ pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 pub const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
 /// Attempts to resume one upstream stream that closed early.
 pub const RESUME_ATTEMPTS_MAX: u32 = 8;
+/// Tools of one target that need remembering (see `protocol/mcp/modern/tools.rs`); more are called as if they were plain.
+pub const TARGET_TOOLS_MAX: usize = 10_000;
+/// Rounds of questions that a target of 2026-07-28 may ask the client within one request; then the request fails.
+pub const INPUT_ROUNDS_MAX: u32 = 10;
+/// How long a person may take to answer them; then forms count as dismissed, and whatever else was asked fails the request.
+pub const INPUT_TIME: Duration = Duration::from_secs(600);
+/// Questions of one round; more fail the request.
+pub const INPUT_REQUESTS_MAX: usize = 32;

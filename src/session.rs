@@ -15,6 +15,8 @@ use bytes::Bytes;
 
 use crate::backend::mcp::Target;
 use crate::limits::SESSION_SERVER_REQUESTS_MAX;
+use crate::protocol::mcp::modern::envelope::Client;
+use crate::protocol::mcp::modern::tools::Tools;
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::streams::Streams;
 
@@ -87,10 +89,28 @@ pub enum LegState {
 
 /// A negotiated target.
 pub struct OpenLeg {
+    /// What it negotiated; the client's own where nothing is negotiated.
     pub revision: Revision,
     pub offers: Offers,
     pub transport: Transport,
     pub since: Instant,
+    /// For a target of 2026-07-28, to which this leg is a client of that revision.
+    pub modern: Option<Box<ModernLeg>>,
+}
+
+/// What a leg to a target of 2026-07-28 needs for each request.
+pub struct ModernLeg {
+    /// The session's client, as the target sees it.
+    pub client: Client,
+    /// Shared by all legs to the target on this shard.
+    pub tools: Rc<RefCell<Tools>>,
+}
+
+impl OpenLeg {
+    /// Whether answers of the target may hold what a client of `revision` does not know.
+    pub fn is_newer_than(&self, revision: Revision) -> bool {
+        self.modern.is_some() || self.revision > revision
+    }
 }
 
 /// What the target's `initialize` offered.
@@ -169,6 +189,13 @@ pub struct InFlight {
 pub struct ServerRequests {
     last: u64,
     waiting: HashMap<u64, ServerRequest>,
+    /// Requests of the gateway's own, on behalf of a target that cannot send any.
+    local: HashMap<u64, LocalRequest>,
+}
+
+struct LocalRequest {
+    leg: LegId,
+    answer: Sender<(u64, Bytes)>,
 }
 
 /// Where an answer of the client belongs.
@@ -184,12 +211,29 @@ pub struct ServerRequest {
 impl ServerRequests {
     /// The id to show to the client; `None` when too many wait already.
     pub fn add(&mut self, request: ServerRequest) -> Option<u64> {
-        if self.waiting.len() >= SESSION_SERVER_REQUESTS_MAX {
+        let id = self.next_id()?;
+        self.waiting.insert(id, request);
+        Some(id)
+    }
+
+    /// The id of a request whose answer, the client's whole message, goes to `answer`; as [`ServerRequests::add`].
+    pub fn add_local(&mut self, leg: LegId, answer: Sender<(u64, Bytes)>) -> Option<u64> {
+        let id = self.next_id()?;
+        self.local.insert(id, LocalRequest { leg, answer });
+        Some(id)
+    }
+
+    fn next_id(&mut self) -> Option<u64> {
+        if self.waiting.len() + self.local.len() >= SESSION_SERVER_REQUESTS_MAX {
             return None;
         }
         self.last += 1;
-        self.waiting.insert(self.last, request);
         Some(self.last)
+    }
+
+    /// Who waits in the gateway for this answer; each is answered once.
+    pub fn answered_locally(&mut self, id: u64) -> Option<Sender<(u64, Bytes)>> {
+        self.local.remove(&id).map(|request| request.answer)
     }
 
     /// The request that the client answered; each is answered once.
@@ -209,6 +253,8 @@ impl ServerRequests {
     /// Forgets what a target asked that is gone.
     pub fn forget_leg(&mut self, leg: LegId) {
         self.waiting.retain(|_, request| request.leg != leg);
+        // Whoever waits learns by the closed channel.
+        self.local.retain(|_, request| request.leg != leg);
     }
 }
 

@@ -39,7 +39,8 @@ use form::Form;
 pub use fault::{Fault, FaultKind};
 pub use http::{AnyOr, HeaderName, HeaderValue, Method, Origin, PATTERN_BYTES_MAX, Pattern};
 pub use mcp::{
-    FailureMode, HttpTarget, Mcp, PrefixMode, Restart, Stdio, StdioMode, TARGET_NAME_CHARS_MAX, Target, Transport,
+    FailureMode, HttpTarget, Mcp, PrefixMode, Restart, Stdio, StdioMode, TARGET_NAME_CHARS_MAX, Target, TargetProtocol,
+    Transport,
 };
 pub use model::{
     Backend, BackendId, BackendKind, Bind, Document, HeaderMatch, Listener, Match, PathMatch, Protocol, QueryMatch,

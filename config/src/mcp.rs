@@ -127,6 +127,8 @@ pub struct Target {
     pub name: String,
     /// How it is reached.
     pub transport: Transport,
+    /// What it is spoken to in.
+    pub protocol: TargetProtocol,
     /// Policies of an HTTP target; the default ones for a stdio target.
     pub policies: TargetPolicies,
 }
@@ -156,6 +158,9 @@ record! {
     struct TargetRecord {
         /// The name that prefixes its tools and prompts: letters, digits, '-' and single '_' inside, at most 32 characters.
         name: String = must "name" as TargetName;
+        /// What the target is spoken to in: found out (auto), with sessions in the client's revision (legacy), without sessions
+        /// (modern), or in one revision. Default: auto.
+        protocol: TargetProtocol = or(TargetProtocol::Auto) "protocol";
         /// Policies of the connection to it. A stdio target has none.
         policies: Option<TargetPolicies> = opt "policies";
         /// A server reached by streamable HTTP.
@@ -167,6 +172,28 @@ record! {
     check stdio_has_no_policies;
 }
 
+words! {
+    /// What a target is spoken to in.
+    pub enum TargetProtocol {
+        /// What the client speaks, if the target does too; found out by asking.
+        Auto = "auto",
+        /// With sessions, in the client's revision.
+        Legacy = "legacy",
+        /// Without sessions: the same as 2026-07-28.
+        Modern = "modern",
+        /// Revision 2024-11-05.
+        V2024_11_05 = "2024-11-05",
+        /// Revision 2025-03-26.
+        V2025_03_26 = "2025-03-26",
+        /// Revision 2025-06-18.
+        V2025_06_18 = "2025-06-18",
+        /// Revision 2025-11-25.
+        V2025_11_25 = "2025-11-25",
+        /// Revision 2026-07-28.
+        V2026_07_28 = "2026-07-28",
+    }
+}
+
 /// The form of a `Target`.
 pub(crate) struct TargetDoc;
 
@@ -174,12 +201,12 @@ impl Form for TargetDoc {
     type Out = Target;
 
     fn decode(node: &Node, cx: &mut Context<'_>) -> Option<Target> {
-        let TargetRecord { name, policies, mcp, stdio } = TargetRecord::decode(node, cx)?;
+        let TargetRecord { name, protocol, policies, mcp, stdio } = TargetRecord::decode(node, cx)?;
         let transport = match (mcp, stdio) {
             (Some(http), _) => Transport::Http(http),
             (None, stdio) => Transport::Stdio(stdio?),
         };
-        Some(Target { name, transport, policies: policies.unwrap_or_default() })
+        Some(Target { name, transport, protocol, policies: policies.unwrap_or_default() })
     }
 
     fn schema(defs: &mut Definitions) -> Json {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::http::Endpoint;
 use crate::protocol::mcp::names;
+use crate::protocol::mcp::revision::Revision;
 use crate::request::HeaderEdit;
 
 /// What becomes of the whole when one target fails.
@@ -45,8 +46,22 @@ pub struct Target {
     /// `<name>__`.
     pub prefix: String,
     pub kind: TargetKind,
+    /// What it is spoken to in.
+    pub protocol: Protocol,
     /// Two targets of equal fingerprint are the same server: sessions stay across a reload.
     pub fingerprint: String,
+}
+
+/// What a target is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// What the client speaks, if the target does too.
+    #[default]
+    Auto,
+    /// With sessions; in this revision, or else in the client's.
+    Legacy(Option<Revision>),
+    /// 2026-07-28.
+    Modern,
 }
 
 #[derive(Debug)]
@@ -96,12 +111,13 @@ impl McpBackend {
 }
 
 impl Target {
-    pub fn new(name: String, kind: TargetKind) -> Self {
-        let fingerprint = match &kind {
+    pub fn new(name: String, kind: TargetKind, protocol: Protocol) -> Self {
+        let server = match &kind {
             // Addresses may change under a name; the server is the same.
             TargetKind::Http(http) => format!("http {} {} {:?}", http.endpoint.authority, http.path, http.request),
             TargetKind::Stdio(stdio) => format!("stdio {stdio:?}"),
         };
-        Target { prefix: names::prefix(&name), name, kind, fingerprint }
+        let fingerprint = format!("{protocol:?} {server}");
+        Target { prefix: names::prefix(&name), name, kind, protocol, fingerprint }
     }
 }

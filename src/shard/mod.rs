@@ -113,7 +113,8 @@ fn backends_of(snapshot: &Snapshot, previous: &Backends) -> Backends {
         next.entry(config.key.clone()).or_insert_with(|| {
             let known = previous.get(&config.key).filter(|known| same_targets(&known.config, config));
             let catalogue = RefCell::new(known.map(|known| known.catalogue.take()).unwrap_or_default());
-            Rc::new(BackendState { config: config.clone(), catalogue })
+            let eras = known.map(|known| known.eras.clone()).unwrap_or_default();
+            Rc::new(BackendState { config: config.clone(), catalogue, eras })
         });
     }
     next
@@ -123,6 +124,8 @@ fn backends_of(snapshot: &Snapshot, previous: &Backends) -> Backends {
 pub struct BackendState {
     pub config: Arc<McpBackend>,
     pub catalogue: RefCell<Catalogue>,
+    /// Which revisions its targets speak, as far as they were seen.
+    pub eras: mcp::era::Eras,
 }
 
 /// A shared child that this shard owns, or may start.

@@ -1,5 +1,6 @@
 //! One HTTP exchange with an upstream through the shard's pool: for messages that are whole in memory.
 
+use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -65,37 +66,64 @@ impl Shard {
         repeatable: bool,
         deadline: Option<Instant>,
     ) -> Result<HttpAnswer, Fault> {
+        self.upstream_exchange_on(endpoint, method, head, body, repeatable, deadline, None).await
+    }
+
+    /// The same. `socket`: where the connection's descriptor is noted as long as it is waited for, so that the wait can be
+    /// ended by shutting it down; whoever does takes it out, and nothing is sent a second time then.
+    #[allow(clippy::too_many_arguments, reason = "one exchange, all of it needed on the wire")]
+    pub async fn upstream_exchange_on(
+        self: &Rc<Self>,
+        endpoint: &Endpoint,
+        method: Method,
+        head: Bytes,
+        body: Parts,
+        repeatable: bool,
+        deadline: Option<Instant>,
+        socket: Option<&Cell<Option<RawFd>>>,
+    ) -> Result<HttpAnswer, Fault> {
         let address = endpoint.address(self.ticket());
         let address = address.ok_or_else(|| Fault::new(Kind::UpstreamUnreachable, "host name does not resolve"))?;
         let pool = self.pool.endpoint(address);
         let connection = pool.connection().await.map_err(fault)?;
         let reused = connection.is_reused();
-        match attempt(connection, method, head.clone(), body.clone(), deadline).await {
+        match attempt(connection, method, head.clone(), body.clone(), deadline, socket).await {
             Ok(answer) => return Ok(answer),
-            Err(error) if reused && error.may_retry(repeatable) => {}
-            Err(error) => return Err(fault(error)),
+            Err((error, false)) if reused && error.may_retry(repeatable) => {}
+            Err((error, _)) => return Err(fault(error)),
         }
         Box::pin(async {
             let connection = pool.new_connection().await.map_err(fault)?;
-            attempt(connection, method, head, body, deadline).await.map_err(fault)
+            attempt(connection, method, head, body, deadline, socket).await.map_err(|(error, _)| fault(error))
         })
         .await
     }
 }
 
+/// An error comes with whether the wait was ended from outside.
 async fn attempt(
     mut connection: ClientConnection,
     method: Method,
     head: Bytes,
     body: Parts,
     deadline: Option<Instant>,
-) -> Result<HttpAnswer, ClientError> {
+    socket: Option<&Cell<Option<RawFd>>>,
+) -> Result<HttpAnswer, (ClientError, bool)> {
     // Without a deadline a call may take as long as its client waits; the pool's own limit is for plain HTTP.
     connection.set_response_deadline(Some(deadline.unwrap_or_else(|| agentlane_runtime::now() + CALL_TIME_MAX)));
     connection.set_body_idle(None);
-    connection.send(method, head, body).await?;
-    let head = connection.response_head().await?;
-    Ok(HttpAnswer { head, connection })
+    if let Some(socket) = socket {
+        socket.set(Some(connection.as_raw_fd()));
+    }
+    let outcome = match connection.send(method, head, body).await {
+        Ok(()) => connection.response_head().await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(head) => Ok(HttpAnswer { head, connection }),
+        // Taken out before the connection is closed.
+        Err(error) => Err((error, socket.is_some_and(|socket| socket.take().is_none()))),
+    }
 }
 
 /// A client error as a fault.

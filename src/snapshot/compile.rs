@@ -14,7 +14,7 @@ use regex::Regex;
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
 use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
 use crate::backend::http::{Endpoint, HttpBackend};
-use crate::backend::mcp::{FailureMode, HttpTarget, McpBackend, StdioTarget, Target, TargetKind};
+use crate::backend::mcp::{FailureMode, HttpTarget, McpBackend, Protocol, StdioTarget, Target, TargetKind};
 use crate::backend::{Backend, Weighted};
 use crate::policy::cors::{Cors, OriginPattern};
 use crate::policy::direct_response::DirectResponse;
@@ -22,6 +22,7 @@ use crate::policy::header_modifier::{RequestHeaderModifier, ResponseHeaderModifi
 use crate::policy::request_redirect::RequestRedirect;
 use crate::policy::url_rewrite::{AuthorityRewrite, PathRewrite, UrlRewrite};
 use crate::policy::{Chain, Policy};
+use crate::protocol::mcp::revision::Revision;
 use crate::request::HeaderEdit;
 
 /// Addresses by `(host, port)`; control looked them up.
@@ -177,7 +178,16 @@ impl Compiler<'_> {
                 backoff_max: stdio.restart.backoff_max,
             }),
         };
-        Target::new(target.name.clone(), kind)
+        let protocol = match target.protocol {
+            config::TargetProtocol::Auto => Protocol::Auto,
+            config::TargetProtocol::Legacy => Protocol::Legacy(None),
+            config::TargetProtocol::V2024_11_05 => Protocol::Legacy(Some(Revision::V2024_11_05)),
+            config::TargetProtocol::V2025_03_26 => Protocol::Legacy(Some(Revision::V2025_03_26)),
+            config::TargetProtocol::V2025_06_18 => Protocol::Legacy(Some(Revision::V2025_06_18)),
+            config::TargetProtocol::V2025_11_25 => Protocol::Legacy(Some(Revision::V2025_11_25)),
+            config::TargetProtocol::Modern | config::TargetProtocol::V2026_07_28 => Protocol::Modern,
+        };
+        Target::new(target.name.clone(), kind, protocol)
     }
 
     fn endpoint(&self, host: &str, port: u16) -> Endpoint {

@@ -5,6 +5,7 @@ mod ends;
 mod failing_targets;
 mod federation;
 mod messages;
+mod modern_targets;
 mod shards;
 mod streams;
 #[path = "../support/mod.rs"]

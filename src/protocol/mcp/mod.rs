@@ -3,9 +3,11 @@
 
 pub mod caller;
 pub mod catalogue;
+pub mod content;
 pub mod error;
 pub mod merge;
 pub mod method;
+pub mod modern;
 pub mod names;
 pub mod revision;
 pub mod seal;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
-use super::{Incoming, failure_response, inbound, leg, listen, lists, mcp_fault, refuse};
+use super::{Incoming, era, failure_response, inbound, leg, listen, lists, mcp_fault, modern_leg, refuse};
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
 use crate::protocol::mcp::error;
@@ -92,6 +92,10 @@ async fn set_level(
     let deadline = runtime::now() + incoming.backend.config.deadline;
     let ask = async |id: LegId| {
         let open = leg::ready(incoming.shard, session, id).await?;
+        if open.modern.is_some() {
+            // It is told with each request.
+            return Ok(open.offers.logging);
+        }
         if !open.offers.logging && !identity {
             return Ok(false);
         }
@@ -220,6 +224,19 @@ async fn exchange(
             let _ = responder.json(200, empty).await;
             return Ok(Served::Done);
         }
+        if open.modern.is_some() {
+            let served = modern_leg::call(incoming, session, leg, &open, method, id, body, envelope, &route, responder);
+            match Box::pin(served).await? {
+                modern_leg::Outcome::Served(served) => return Ok(served),
+                modern_leg::Outcome::OtherEra if retried => return Err(era::not_modern()),
+                modern_leg::Outcome::OtherEra => {
+                    retried = true;
+                    session.finished(id);
+                    modern_leg::correct(shard, session, leg, &open);
+                    continue;
+                }
+            }
+        }
         if let Some(leg) = session.leg(leg) {
             listen::ready(&leg).await;
         }
@@ -249,7 +266,7 @@ async fn exchange(
             }
         };
         if let Answer::Refused { status, body: refusal } = &answer {
-            if !retried && upstream::forgot_session(&open, *status, refusal) {
+            if !retried && (upstream::forgot_session(&open, *status, refusal) || era::is_modern_refusal(refusal)) {
                 // It was not executed: once more, in a session that the target knows.
                 retried = true;
                 session.finished(id);
@@ -275,6 +292,7 @@ async fn exchange(
             cancelled,
             deadline,
             socket,
+            asked: None,
         };
         return relay::relay(call, answer, responder).await;
     }
@@ -318,7 +336,7 @@ fn outgoing(
     Ok(Outgoing { parts: message.into(), upstream_id: Some(upstream_id), progress_token })
 }
 
-fn register(session: &Session, request: InFlight) -> Result<(), Fault> {
+pub fn register(session: &Session, request: InFlight) -> Result<(), Fault> {
     let mut in_flight = session.in_flight.borrow_mut();
     if in_flight.len() >= SESSION_IN_FLIGHT_MAX {
         return Err(mcp_fault::overloaded());
@@ -370,6 +388,8 @@ pub async fn cancel(shard: &Rc<Shard>, session: &Rc<Session>, body: &Bytes, enve
         .map(|request| (request.leg, request.upstream_id, request.cancelled.clone(), request.socket.clone()));
     let Some((leg, upstream_id, cancelled, socket)) = found else { return };
     cancelled.set(true);
+    // Whoever waits for the client, on behalf of a target.
+    session.changed.notify_all();
     let Some(open) = session.leg(leg).and_then(|leg| leg.open()) else { return };
     let message = match upstream_id {
         None => body.clone(),
@@ -383,8 +403,11 @@ pub async fn cancel(shard: &Rc<Shard>, session: &Rc<Session>, body: &Bytes, enve
         }
     };
     let _ = upstream::tell(shard, session, &open, leg, message, runtime::now() + FAREWELL_DEADLINE).await;
+    let by_closing = open.modern.is_some() && matches!(open.transport, Transport::Http { .. });
     runtime::spawn(async move {
-        runtime::sleep(CANCEL_GRACE).await;
+        if !by_closing {
+            runtime::sleep(CANCEL_GRACE).await;
+        }
         if let Some(socket) = socket.take() {
             // SAFETY: shutdown(2) has no memory effects; the relay takes the number out before the socket is closed.
             unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };

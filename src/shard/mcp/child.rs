@@ -45,7 +45,8 @@ pub async fn negotiate(
     };
     let (revision, offers, result) = leg::read_result(&child.initialize_result)?;
     attach(shard, session, id, &child.port)?;
-    let open = OpenLeg { revision, offers, transport: Transport::Stdio(child.port), since: runtime::now() };
+    let transport = Transport::Stdio(child.port);
+    let open = OpenLeg { revision, offers, transport, since: runtime::now(), modern: None };
     Ok(Opened { leg: Rc::new(open), result: Some(result), raw: child.initialize_result })
 }
 

@@ -63,6 +63,11 @@ pub async fn unrelated(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, mes
 
 fn request(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Bytes, envelope: &Envelope) -> Inbound {
     let Some(id) = envelope.answer_id() else { return Inbound::Consumed };
+    if session.leg(leg).and_then(|leg| leg.open()).is_some_and(|open| open.modern.is_some()) {
+        // Servers of 2026-07-28 ask in their results; an answer would have no way back.
+        tracing::warn!(target: "agentlane::mcp", leg, "a target of 2026-07-28 sent a request");
+        return Inbound::Consumed;
+    }
     let raw_id = message.slice(id.usize());
     if envelope.method_is(&message, "ping") {
         // Whether the gateway is there is what the target can ask of its peer.
@@ -160,7 +165,13 @@ pub fn answer(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Byt
 /// An answer of the client to a target's request: whose it is, and the answer in the target's numbering.
 pub fn client_answer(session: &Session, message: &Bytes, envelope: &Envelope) -> Option<(LegId, Bytes)> {
     let id = envelope.answer_id()?;
-    let asked = session.server_requests.borrow_mut().answered(json::as_u64(message, id)?)?;
+    let number = json::as_u64(message, id)?;
+    if let Some(waiting) = session.server_requests.borrow_mut().answered_locally(number) {
+        // The one who waits made room for every answer.
+        let _ = waiting.try_send((number, message.clone()));
+        return None;
+    }
+    let asked = session.server_requests.borrow_mut().answered(number)?;
     let mut splice = Splice::new();
     splice.replace(id, asked.id);
     Some((asked.leg, splice.contiguous(message).ok()?))

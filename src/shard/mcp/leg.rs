@@ -11,14 +11,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
 
+use super::era::{self, Era};
 use super::upstream::{self, Answer};
-use super::{child, mcp_fault};
-use crate::backend::mcp::{HttpTarget, McpBackend, TargetKind};
+use super::{child, mcp_fault, modern_leg};
+use crate::backend::mcp::{HttpTarget, Protocol, TargetKind};
 use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::{error, merge};
 use crate::session::{Leg, LegId, LegState, Offers, OpenLeg, Session, Transport};
-use crate::shard::Shard;
+use crate::shard::{BackendState, Shard};
 
 /// The first pause after a failed handshake; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -71,7 +72,7 @@ pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bo
     *leg.state.borrow_mut() = LegState::Opening;
     let backend = shard.mcp_backend(&session.backend).ok_or_else(mcp_fault::session_unknown);
     let outcome = match backend {
-        Ok(backend) => negotiate(shard, &backend.config, session, &leg, id, first).await,
+        Ok(backend) => negotiate(shard, &backend, session, &leg, id, first).await,
         Err(fault) => Err(fault),
     };
     let state = match &outcome {
@@ -161,15 +162,15 @@ fn pause(leg: &Leg, failures: u32) -> Duration {
 
 async fn negotiate(
     shard: &Rc<Shard>,
-    backend: &McpBackend,
+    backend: &BackendState,
     session: &Rc<Session>,
     leg: &Rc<Leg>,
     id: LegId,
     first: bool,
 ) -> Result<Opened, Fault> {
-    let deadline = runtime::now() + backend.deadline;
+    let deadline = runtime::now() + backend.config.deadline;
     let opened = match &leg.target.kind {
-        TargetKind::Http(target) => negotiate_http(shard, session, target, deadline).await?,
+        TargetKind::Http(target) => open_http(shard, backend, session, leg, target, deadline).await?,
         TargetKind::Stdio(target) => child::negotiate(shard, session, leg, target, id, deadline).await?,
     };
     if !first && session.initialized.get() {
@@ -198,35 +199,105 @@ async fn catch_up(shard: &Rc<Shard>, session: &Rc<Session>, open: &Rc<OpenLeg>, 
     }
 }
 
+/// Opens the leg in the client's era if the target speaks it, else in the other.
+async fn open_http(
+    shard: &Rc<Shard>,
+    backend: &BackendState,
+    session: &Session,
+    leg: &Leg,
+    target: &HttpTarget,
+    deadline: Instant,
+) -> Result<Opened, Fault> {
+    let known = backend.eras.of(&leg.target);
+    let mut refused = None;
+    for era in known.order(leg.target.protocol, runtime::now()) {
+        let fault = match era {
+            Era::Legacy => match negotiate_http(shard, session, target, leg.target.protocol, deadline).await {
+                Ok(opened) => {
+                    known.is_legacy();
+                    return Ok(opened);
+                }
+                Err(Failure::Outage(fault)) => return Err(fault),
+                Err(Failure::Refused(fault)) => fault,
+            },
+            Era::Modern => match Box::pin(era::modern(shard, &known, target, deadline)).await {
+                Ok(Some(modern)) => {
+                    if refused.is_some() {
+                        known.is_not_legacy();
+                    }
+                    return Ok(modern_leg::open(session, leg, &modern));
+                }
+                Ok(None) => era::not_modern(),
+                Err(fault) => fault,
+            },
+        };
+        refused.get_or_insert(fault);
+    }
+    Err(refused.unwrap_or_else(|| mcp_fault::internal("no era to try")))
+}
+
+/// Why a handshake failed.
+pub enum Failure {
+    /// Nothing can be said about the target.
+    Outage(Fault),
+    /// The target answered, but not as one that has sessions.
+    Refused(Fault),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Failure::Outage(fault)
+    }
+}
+
 async fn negotiate_http(
     shard: &Rc<Shard>,
     session: &Session,
     target: &HttpTarget,
+    protocol: Protocol,
     deadline: Instant,
-) -> Result<Opened, Fault> {
+) -> Result<Opened, Failure> {
     let head = post_head(target, None, None);
-    let message = error::request(shard.call_id(), "initialize", Some(&session.initialize_params));
+    let params = initialize_params(session, protocol);
+    let message = error::request(shard.call_id(), "initialize", Some(&params));
     let http = upstream::post(shard, &target.endpoint, &head, &[], message, true, Some(deadline)).await?;
     let upstream_session = http.head.headers.get("mcp-session-id").map(Bytes::copy_from_slice);
     let mut answer = Answer::of(http, Some(deadline)).await?;
     if let Answer::Refused { status, .. } = &answer {
-        return Err(Fault::new(Kind::UpstreamBroken, "target refused initialize").with(format!("status {status}")));
+        let fault = Fault::new(Kind::UpstreamBroken, "target refused initialize").with(format!("status {status}"));
+        return Err(match status {
+            401 | 403 | 407 | 408 | 429 | 500.. => Failure::Outage(fault),
+            _ => Failure::Refused(fault),
+        });
     }
     let raw = loop {
         let Some(message) = answer.next().await? else {
-            return Err(Fault::new(Kind::UpstreamBroken, "target did not answer initialize"));
+            return Err(Failure::Refused(Fault::new(Kind::UpstreamBroken, "target did not answer initialize")));
         };
         let Some(message) = message.data else { continue };
-        if let Some(raw) = result_of(&message)? {
+        if let Some(raw) = result_of(&message).map_err(Failure::Refused)? {
             break raw;
         }
     };
     answer.finish().await;
-    let (revision, offers, result) = read_result(&raw)?;
-    let post_head = post_head(target, upstream_session.as_deref(), Some(revision));
+    let (revision, offers, result) = read_result(&raw).map_err(Failure::Refused)?;
+    let post_head = post_head(target, upstream_session.as_deref(), Some(revision.as_str()));
     let transport = Transport::Http { session: upstream_session, post_head };
-    let leg = OpenLeg { revision, offers, transport, since: runtime::now() };
+    let leg = OpenLeg { revision, offers, transport, since: runtime::now(), modern: None };
     Ok(Opened { leg: Rc::new(leg), result: Some(result), raw })
+}
+
+/// What the client said in its `initialize`, in the revision that the target is pinned to.
+pub fn initialize_params(session: &Session, protocol: Protocol) -> Bytes {
+    let Protocol::Legacy(Some(revision)) = protocol else { return session.initialize_params.clone() };
+    let pinned = || {
+        let root = json::root(&session.initialize_params).ok()?;
+        let version = json::get(&session.initialize_params, root, "protocolVersion").ok()??;
+        let mut splice = json::Splice::new();
+        splice.replace_string(version, revision.as_str());
+        splice.contiguous(&session.initialize_params).ok()
+    };
+    pinned().unwrap_or_else(|| session.initialize_params.clone())
 }
 
 /// The `result` of a response, a fault for an error response, `None` for any other message.
@@ -248,22 +319,26 @@ pub fn read_result(raw: &Bytes) -> Result<(Revision, Offers, OwnedValue), Fault>
     let version = result.get_str("protocolVersion").unwrap_or_default();
     let revision =
         Revision::parse(version.as_bytes()).ok_or_else(|| broken(format!("protocol version {version:?}")))?;
-    let offers = Offers {
-        tools: merge::offers(&result, "tools"),
-        prompts: merge::offers(&result, "prompts"),
-        resources: merge::offers(&result, "resources"),
-        subscribe: merge::offers_flag(&result, "resources", "subscribe"),
-        completions: merge::offers(&result, "completions"),
-        logging: merge::offers(&result, "logging"),
-    };
-    Ok((revision, offers, result))
+    Ok((revision, offers_of(&result), result))
+}
+
+/// What a result with `capabilities` offers: of `initialize`, or of `server/discover`.
+pub fn offers_of(result: &OwnedValue) -> Offers {
+    Offers {
+        tools: merge::offers(result, "tools"),
+        prompts: merge::offers(result, "prompts"),
+        resources: merge::offers(result, "resources"),
+        subscribe: merge::offers_flag(result, "resources", "subscribe"),
+        completions: merge::offers(result, "completions"),
+        logging: merge::offers(result, "logging"),
+    }
 }
 
 /// The unvarying part of a POST's head.
-fn post_head(target: &HttpTarget, session: Option<&[u8]>, revision: Option<Revision>) -> Bytes {
+pub fn post_head(target: &HttpTarget, session: Option<&[u8]>, version: Option<&str>) -> Bytes {
     let mut head = BytesMut::with_capacity(384);
     head.put_slice(b"POST ");
-    put_target_and_headers(&mut head, target, session, revision);
+    put_target_and_headers(&mut head, target, session, version);
     head.put_slice(b"content-type: application/json\r\naccept: application/json, text/event-stream\r\n");
     head.freeze()
 }
@@ -277,7 +352,7 @@ pub fn bare_head(method: &str, target: &HttpTarget, open: &OpenLeg, last_event_i
     let mut head = BytesMut::with_capacity(384);
     head.put_slice(method.as_bytes());
     head.put_u8(b' ');
-    put_target_and_headers(&mut head, target, session, Some(open.revision));
+    put_target_and_headers(&mut head, target, session, Some(open.revision.as_str()));
     if method == "GET" {
         head.put_slice(b"accept: text/event-stream\r\n");
     }
@@ -290,12 +365,7 @@ pub fn bare_head(method: &str, target: &HttpTarget, open: &OpenLeg, last_event_i
     head.freeze()
 }
 
-fn put_target_and_headers(
-    head: &mut BytesMut,
-    target: &HttpTarget,
-    session: Option<&[u8]>,
-    revision: Option<Revision>,
-) {
+fn put_target_and_headers(head: &mut BytesMut, target: &HttpTarget, session: Option<&[u8]>, version: Option<&str>) {
     use crate::request::HeaderEdits;
     let mut edits = HeaderEdits::default();
     edits.extend(&target.request);
@@ -319,9 +389,9 @@ fn put_target_and_headers(
         head.put_slice(b"\r\n");
     }
     // Servers of older revisions ignore the header; it says what was negotiated, never what our client asked for.
-    if let Some(revision) = revision {
+    if let Some(version) = version {
         head.put_slice(b"mcp-protocol-version: ");
-        head.put_slice(revision.as_str().as_bytes());
+        head.put_slice(version.as_bytes());
         head.put_slice(b"\r\n");
     }
 }

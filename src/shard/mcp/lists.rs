@@ -9,12 +9,12 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, ListMerger, list_items};
 use bytes::{Bytes, BytesMut};
 
-use super::{leg, mcp_fault, upstream};
+use super::{leg, mcp_fault, modern_leg, upstream};
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
 use crate::limits::{LIST_BYTES_MAX, LIST_PAGES_MAX};
 use crate::protocol::mcp::catalogue::Shelf;
-use crate::protocol::mcp::method::{ListKind, list_method};
+use crate::protocol::mcp::method::{ListKind, Method, list_method};
 use crate::protocol::mcp::{error, merge, names};
 use crate::session::{LegId, Offers, Session};
 use crate::shard::{BackendState, Shard};
@@ -125,6 +125,11 @@ async fn pages(
                 continue;
             }
             Err(fault) => return Err(fault),
+        };
+        // What is kept of a target is as it was sent; each client sees it in its own revision.
+        let message = match open.is_newer_than(session.revision) {
+            true => modern_leg::translate(session, &open, Method::List(kind), None, message),
+            false => message,
         };
         let (result, next) = page(&message, kind)?;
         bytes += message.len();

@@ -4,11 +4,13 @@
 pub mod call;
 pub mod child;
 pub mod close;
+pub mod era;
 pub mod inbound;
 pub mod leg;
 pub mod listen;
 pub mod lists;
 mod mcp_fault;
+pub mod modern_leg;
 pub mod open;
 pub mod relay;
 pub mod routing;

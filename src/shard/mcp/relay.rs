@@ -12,8 +12,9 @@ use agentlane_wire::json::Envelope;
 use bytes::Bytes;
 
 use super::inbound::{self, Inbound};
+use super::modern_leg::input::{self, Next};
 use super::upstream::{self, Answer, Message};
-use super::{leg, mcp_fault};
+use super::{leg, mcp_fault, modern_leg};
 use crate::backend::mcp::TargetKind;
 use crate::fault::{Fault, Kind};
 use crate::limits::{KEEP_ALIVE_EVERY, RESUME_ATTEMPTS_MAX};
@@ -49,15 +50,24 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// See [`InFlight`](crate::session::InFlight): taken out before the answer's connection goes.
     pub socket: Rc<Cell<Option<RawFd>>>,
+    /// For a target of 2026-07-28.
+    pub asked: Option<Rc<modern_leg::Asked>>,
 }
 
 /// Where the relay writes.
-struct Sink<'r, 'c> {
-    call: Call,
+pub struct Sink<'r, 'c> {
+    pub call: Call,
     /// `None` once the client has left.
     responder: Option<&'r mut Responder<'c>>,
     /// The stream, once events began.
     stream: Option<(u32, Claim)>,
+}
+
+impl Call {
+    /// Whether answers may hold what the client's revision does not know.
+    fn is_translated(&self) -> bool {
+        self.open.is_newer_than(self.session.revision)
+    }
 }
 
 /// How far a relay came before it had to go on without the client.
@@ -84,7 +94,8 @@ pub enum Served {
 pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) -> Result<Served, Fault> {
     let mut answer = answer;
     if let Answer::Json(mut http) = answer {
-        if call.outward_uri.is_none() && call.upstream_id.is_none() && responder.is_direct() {
+        let as_it_comes = call.outward_uri.is_none() && call.upstream_id.is_none() && !call.is_translated();
+        if as_it_comes && responder.is_direct() {
             let outcome = pass(&mut http, responder).await;
             call.socket.set(None);
             return outcome.map(|()| Served::Done);
@@ -157,6 +168,7 @@ async fn run(
 ) -> Result<Progress, Fault> {
     let mut retry = None;
     let mut resumed = 0;
+    let mut rounds = 0;
     loop {
         let next = sink.wait(answer).await;
         if matches!(answer, Answer::Accepted) {
@@ -170,7 +182,12 @@ async fn run(
                 return Ok(Progress::Done);
             }
             // A stream may end early and be taken up again where it left, if its events had ids.
-            outcome if answer.is_events() && last_event_id.is_some() && resumed < RESUME_ATTEMPTS_MAX => {
+            outcome
+                if sink.call.asked.is_none()
+                    && answer.is_events()
+                    && last_event_id.is_some()
+                    && resumed < RESUME_ATTEMPTS_MAX =>
+            {
                 resumed += 1;
                 drop(outcome);
                 if let Some(stream) = sink.send_away(retry).await {
@@ -195,6 +212,21 @@ async fn run(
         };
         match inbound::sort(&sink.call.shard, &sink.call.session, sink.call.leg, data) {
             Inbound::Response(data, envelope) if sink.is_ours(&data, &envelope) => {
+                if let Some(asked) = sink.call.asked.clone() {
+                    sink.call.socket.set(None);
+                    match Box::pin(input::go_on(sink, &asked, &data, &envelope, rounds)).await? {
+                        Next::Answered => {}
+                        Next::Asked(next) => {
+                            std::mem::replace(answer, next).finish().await;
+                            rounds += 1;
+                            continue;
+                        }
+                        Next::Cancelled => {
+                            sink.cancelled().await;
+                            return Ok(Progress::Done);
+                        }
+                    }
+                }
                 let data = sink.outward(data, &envelope);
                 sink.last(data).await;
                 return Ok(Progress::Done);
@@ -248,7 +280,7 @@ impl Sink<'_, '_> {
         }
     }
 
-    async fn keep_alive(&mut self) {
+    pub async fn keep_alive(&mut self) {
         self.start().await;
         if let Some(responder) = &mut self.responder
             && responder.comment().await.is_err()
@@ -273,6 +305,13 @@ impl Sink<'_, '_> {
         let data = match self.call.upstream_id {
             Some(_) => inbound::in_clients_numbering(data, envelope, &self.call.id, None),
             None => data,
+        };
+        let data = match self.call.is_translated() {
+            true => {
+                let tool = self.call.asked.as_ref().and_then(|asked| asked.tool());
+                modern_leg::translate(&self.call.session, &self.call.open, self.call.method, tool, data)
+            }
+            false => data,
         };
         match &self.call.outward_uri {
             Some((own, outward)) => super::routing::with_outward_uris(data, own, outward),
@@ -321,7 +360,8 @@ impl Sink<'_, '_> {
         }
     }
 
-    async fn event(&mut self, data: Bytes) {
+    /// Writes a message that is not the answer.
+    pub async fn event(&mut self, data: Bytes) {
         self.start().await;
         let Some((stream, claim)) = self.stream else { return };
         let session = self.call.session.clone();
@@ -360,8 +400,7 @@ impl Sink<'_, '_> {
 
     /// The client cancelled and expects no answer any more.
     async fn cancelled(&mut self) {
-        let answer = error::error_response(Some(&self.call.id), CANCELLED, "request cancelled");
-        self.last(answer).await;
+        self.last(cancelled(&self.call.id)).await;
     }
 
     /// The target ended its stream and wants to be asked again. A client that understands that is told the same, so that
@@ -397,6 +436,11 @@ impl Sink<'_, '_> {
             self.call.session.streams.borrow_mut().release(claim);
         }
     }
+}
+
+/// What ends the answer to a request that its client gave up.
+pub fn cancelled(id: &[u8]) -> Bytes {
+    error::error_response(Some(id), CANCELLED, "request cancelled")
 }
 
 /// A fault as an answer to the request.

@@ -12,7 +12,7 @@ use agentlane_wire::json::Parts;
 use agentlane_wire::sse::SseDecoder;
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{leg, mcp_fault};
+use super::{leg, mcp_fault, modern_leg};
 use crate::backend::http::Endpoint;
 use crate::backend::mcp::TargetKind;
 use crate::fault::{Fault, Kind};
@@ -45,6 +45,8 @@ pub enum Answer {
     Events { http: Box<HttpAnswer>, decoder: SseDecoder, ended: bool, deadline: Option<Instant> },
     /// A child's messages that belong to the request.
     Child { messages: channel::Receiver<Bytes>, deadline: Option<Instant> },
+    /// One JSON document that has come.
+    Whole(Bytes),
     /// Taken, without an answer.
     Accepted,
     /// A status outside 2xx.
@@ -94,6 +96,11 @@ impl Answer {
                     None => messages.recv().await,
                 };
                 Ok(message.map(|data| Message { data: Some(data), ..Message::default() }))
+            }
+            Answer::Whole(body) => {
+                let data = Some(std::mem::take(body));
+                *self = Answer::Accepted;
+                Ok(Some(Message { data, ..Message::default() }))
             }
             Answer::Accepted | Answer::Refused { .. } => Ok(None),
         }
@@ -219,6 +226,10 @@ pub async fn send(
     repeatable: bool,
     deadline: Option<Instant>,
 ) -> Result<Answer, Fault> {
+    if let Some(modern) = &open.modern {
+        let request = join(request.into().0);
+        return Box::pin(modern_leg::send(shard, session, open, modern, id, request, deadline)).await;
+    }
     match &open.transport {
         Transport::Http { post_head, .. } => {
             let leg = leg::leg_at(session, id)?;
@@ -253,6 +264,9 @@ pub async fn tell(
     message: Bytes,
     deadline: Instant,
 ) -> Result<(), Fault> {
+    if open.modern.is_some() && !modern_leg::is_told(open, &message) {
+        return Ok(());
+    }
     match &open.transport {
         Transport::Http { post_head, .. } => {
             let leg = leg::leg_at(session, id)?;

@@ -1,0 +1,225 @@
+//! Which revisions a target speaks: those with sessions, 2026-07-28, or both. Learned by asking, on each shard for itself;
+//! forgotten after a while and corrected by what is met, because a wrong verdict would be silent for ever.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use agentlane_runtime as runtime;
+use agentlane_wire::json;
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::upstream::Answer;
+use super::{SCAN_LIMITS, leg, mcp_fault, modern_leg, upstream};
+use crate::backend::mcp::{HttpTarget, Protocol, Target, TargetKind};
+use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::error;
+use crate::protocol::mcp::modern::envelope::{self, Client, Wrapping};
+use crate::protocol::mcp::modern::results::{self, Discovered};
+use crate::protocol::mcp::modern::tools::Tools;
+use crate::protocol::mcp::modern::{VERSION, is_modern_error};
+use crate::session::Offers;
+use crate::shard::{BackendState, Shard, Turn};
+
+/// How long a target is taken for what it was seen to be.
+const TRUSTED: Duration = Duration::from_secs(300);
+/// How long it is not asked again for an era that it did not speak.
+const REFUSED: Duration = Duration::from_secs(60);
+/// An answer to `server/discover` is used for at least so long, whatever it says: each session needs it.
+const DISCOVERED_MIN: Duration = Duration::from_secs(5);
+
+/// The two ways to speak to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// With `initialize`, up to 2025-11-25.
+    Legacy,
+    /// 2026-07-28.
+    Modern,
+}
+
+/// What this shard knows of a backend's targets. Clones share it.
+#[derive(Clone, Default)]
+pub struct Eras {
+    targets: Rc<RefCell<HashMap<String, Rc<Known>>>>,
+}
+
+/// What is known of one target.
+#[derive(Default)]
+pub struct Known {
+    /// It did not speak the era, until then.
+    not_legacy: Cell<Option<Instant>>,
+    not_modern: Cell<Option<Instant>>,
+    discovered: RefCell<Option<Rc<ModernTarget>>>,
+    tools: Rc<RefCell<Tools>>,
+    /// One task asks, others wait for what it learns.
+    turn: Turn,
+}
+
+/// A target that speaks 2026-07-28.
+pub struct ModernTarget {
+    pub discovered: Discovered,
+    /// The `result` of `server/discover` as it was sent.
+    pub raw: Bytes,
+    pub offers: Offers,
+    /// Everything of a POST's head that is the same each time, up to the mirrored headers.
+    pub post_head: Bytes,
+    pub tools: Rc<RefCell<Tools>>,
+    until: Instant,
+}
+
+impl Eras {
+    pub fn of(&self, target: &Target) -> Rc<Known> {
+        if let Some(known) = self.targets.borrow().get(&target.name) {
+            return known.clone();
+        }
+        self.targets.borrow_mut().entry(target.name.clone()).or_default().clone()
+    }
+}
+
+impl Known {
+    /// In which eras a client with sessions tries the target, in order.
+    pub fn order(&self, protocol: Protocol, now: Instant) -> SmallVec<[Era; 2]> {
+        let holds = |until: &Cell<Option<Instant>>| until.get().is_some_and(|until| now < until);
+        match protocol {
+            Protocol::Legacy(_) => SmallVec::from_slice(&[Era::Legacy]),
+            Protocol::Modern => SmallVec::from_slice(&[Era::Modern]),
+            Protocol::Auto if holds(&self.not_legacy) => SmallVec::from_slice(&[Era::Modern, Era::Legacy]),
+            Protocol::Auto if holds(&self.not_modern) => SmallVec::from_slice(&[Era::Legacy]),
+            Protocol::Auto => SmallVec::from_slice(&[Era::Legacy, Era::Modern]),
+        }
+    }
+
+    /// It opened a session.
+    pub fn is_legacy(&self) {
+        self.not_legacy.set(None);
+    }
+
+    /// It refused a session, and speaks 2026-07-28.
+    pub fn is_not_legacy(&self) {
+        self.not_legacy.set(Some(runtime::now() + TRUSTED));
+    }
+
+    /// What it was taken for it is no more: the next use asks again.
+    pub fn forget(&self) {
+        self.not_legacy.set(None);
+        self.not_modern.set(None);
+        self.discovered.take();
+    }
+
+    pub fn tools(&self) -> Rc<RefCell<Tools>> {
+        self.tools.clone()
+    }
+
+    fn fresh(&self) -> Option<Rc<ModernTarget>> {
+        let now = runtime::now();
+        self.discovered.borrow().as_ref().filter(|target| now < target.until).cloned()
+    }
+}
+
+/// The target at a place, if it is reached by HTTP and speaks 2026-07-28. A fault when it cannot be told now.
+pub async fn modern_target(
+    shard: &Rc<Shard>,
+    backend: &BackendState,
+    index: usize,
+) -> Result<Option<Rc<ModernTarget>>, Fault> {
+    let Some(target) = backend.config.targets.get(index) else { return Ok(None) };
+    let TargetKind::Http(http) = &target.kind else { return Ok(None) };
+    if matches!(target.protocol, Protocol::Legacy(_)) {
+        return Ok(None);
+    }
+    let known = backend.eras.of(target);
+    if let Some(modern) = known.fresh() {
+        return Ok(Some(modern));
+    }
+    let deadline = runtime::now() + backend.config.deadline;
+    match Box::pin(modern(shard, &known, http, deadline)).await? {
+        None if target.protocol == Protocol::Modern => Err(not_modern()),
+        modern => Ok(modern),
+    }
+}
+
+/// Asks a target for 2026-07-28, unless that was done lately. `None`: it does not speak it.
+pub async fn modern(
+    shard: &Rc<Shard>,
+    known: &Known,
+    target: &HttpTarget,
+    deadline: Instant,
+) -> Result<Option<Rc<ModernTarget>>, Fault> {
+    let left = deadline.saturating_duration_since(runtime::now());
+    let _turn = runtime::timeout(left, known.turn.lock()).await.map_err(|_| mcp_fault::timeout())?;
+    if let Some(modern) = known.fresh() {
+        return Ok(Some(modern));
+    }
+    if known.not_modern.get().is_some_and(|until| runtime::now() < until) {
+        return Ok(None);
+    }
+    let post_head = leg::post_head(target, None, Some(VERSION));
+    let Some(raw) = discover(shard, target, &post_head, deadline).await? else {
+        known.not_modern.set(Some(runtime::now() + REFUSED));
+        known.discovered.take();
+        return Ok(None);
+    };
+    let Some(discovered) = Discovered::read(&raw) else {
+        known.not_modern.set(Some(runtime::now() + REFUSED));
+        return Ok(None);
+    };
+    known.not_modern.set(None);
+    let modern = ModernTarget {
+        offers: leg::offers_of(discovered.result()),
+        until: runtime::now() + discovered.ttl().clamp(DISCOVERED_MIN, TRUSTED),
+        discovered,
+        raw,
+        post_head,
+        tools: known.tools(),
+    };
+    let modern = Rc::new(modern);
+    known.discovered.replace(Some(modern.clone()));
+    Ok(Some(modern))
+}
+
+/// The result of `server/discover`; `None` from a server that does not know it, or not in this version.
+async fn discover(
+    shard: &Rc<Shard>,
+    target: &HttpTarget,
+    post_head: &Bytes,
+    deadline: Instant,
+) -> Result<Option<Bytes>, Fault> {
+    let request = discover_request(shard, &Client::gateway())?;
+    let sent = modern_leg::post(shard, target, post_head, request, &[], &[], true, Some(deadline), None);
+    let mut answer = sent.await?;
+    if let Answer::Refused { status, body } = &answer {
+        return match status {
+            401 | 403 | 407 | 408 | 429 | 500.. => Err(upstream::refusal(*status, body)),
+            _ => Ok(None),
+        };
+    }
+    while let Some(message) = answer.next().await? {
+        let Some(data) = message.data else { continue };
+        let Ok(envelope) = json::scan(&data, &SCAN_LIMITS) else { return Ok(None) };
+        if envelope.result.is_some() || envelope.error.is_some() {
+            answer.finish().await;
+            return Ok(envelope.result.map(|range| data.slice(range.usize())));
+        }
+    }
+    Ok(None)
+}
+
+/// `server/discover` on behalf of a client.
+pub fn discover_request(shard: &Shard, client: &Client) -> Result<Bytes, Fault> {
+    let failed = |fault: json::JsonError| mcp_fault::internal("own request").with(fault);
+    let message = error::request(shard.call_id(), "server/discover", None);
+    let envelope = json::scan(&message, &SCAN_LIMITS).map_err(failed)?;
+    envelope::wrap(&message, &envelope, client, Wrapping::default()).map_err(failed)
+}
+
+/// Whether a refusal's body is an error that only servers of 2026-07-28 give.
+pub fn is_modern_refusal(body: &[u8]) -> bool {
+    let Ok(envelope) = json::scan(body, &SCAN_LIMITS) else { return false };
+    envelope.error.and_then(|fault| results::code_of(body, fault)).is_some_and(is_modern_error)
+}
+
+pub fn not_modern() -> Fault {
+    Fault::new(Kind::UpstreamBroken, "target does not speak 2026-07-28")
+}

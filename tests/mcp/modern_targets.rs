@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::mcp_client::{McpClient, each};
 use crate::support::mcp_server::{Act, McpServer, Offers};
-use crate::support::modern_server::{ModernServer, VERSION, meta};
+use crate::support::modern_server::{ModernServer, VERSION, input_required, meta};
 use crate::{federation, gateway, tool_names};
 
 const REVISIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -84,4 +84,310 @@ fn federations_of_both_eras_are_one() {
     }
     assert_eq!(client.result("prompts/get", json!({ "name": "new__hello" }))["messages"][0]["role"], "user");
     assert_eq!(old.seen().iter().filter(|seen| seen.method() == "server/discover").count(), 0, "nobody asked it");
+}
+
+/// A tool whose call ends with what the client was asked: `form`, `url`, `sample`, `roots`, `all`, `twice`, `state`, `ever`.
+fn asking() -> ModernServer {
+    let form = json!({ "method": "elicitation/create", "params": { "mode": "form", "message": "who?",
+        "requestedSchema": { "type": "object", "properties": { "name": { "type": "string" } } } } });
+    let url = json!({ "method": "elicitation/create", "params": { "mode": "url", "message": "go", "url": "https://e.org/" } });
+    let sample = json!({ "method": "sampling/createMessage", "params": { "maxTokens": 9,
+        "messages": [{ "role": "user", "content": { "type": "text", "text": "hi" } }] } });
+    let roots = json!({ "method": "roots/list" });
+    let tools = Offers::tools(&["form", "url", "sample", "roots", "all", "twice", "state", "ever", "odd"]);
+    ModernServer::offering("new", tools, move |seen| {
+        let (answers, state) = (&seen.message["params"]["inputResponses"], &seen.message["params"]["requestState"]);
+        let done = || Act::Result(json!({ "content": [{ "type": "text", "text": answers.to_string() }] }));
+        match (seen.tool(), state.as_str()) {
+            ("form", None) if answers.is_null() => input_required(json!({ "f": form }), None),
+            ("url", None) if answers.is_null() => input_required(json!({ "u": url }), None),
+            ("sample", None) if answers.is_null() => input_required(json!({ "s": sample }), None),
+            ("roots", None) if answers.is_null() => input_required(json!({ "r": roots }), None),
+            ("all", None) => input_required(json!({ "f": form, "s": sample, "r": roots }), Some("a\u{e9}\"\\/")),
+            ("twice", None) => input_required(json!({ "one": form }), Some("1")),
+            ("twice", Some("1")) => input_required(json!({ "two": form }), Some("2")),
+            ("state", None) => input_required(Value::Null, Some("wait")),
+            ("ever", _) => input_required(Value::Null, Some("more")),
+            ("odd", _) => Act::Result(json!({ "resultType": "task", "taskId": "t" })),
+            ("form" | "url" | "sample" | "roots" | "all" | "twice" | "state", _) => done(),
+            _ => Act::Well,
+        }
+    })
+}
+
+/// Answers the requests on a stream until the answer comes; gives the methods that were asked, and the answer.
+fn answering(client: &McpClient, id: u64, tool: &str, answer: impl Fn(&Value) -> Value) -> (Vec<String>, Value) {
+    let mut stream = client.stream(id, "tools/call", json!({ "name": tool, "arguments": {} }));
+    let mut asked = Vec::new();
+    loop {
+        let message = stream.message().expect("an answer");
+        if message.get("method").is_none() {
+            assert_eq!(message["id"], id);
+            return (asked, message);
+        }
+        asked.push(message["method"].as_str().expect("a method").to_owned());
+        let mut reply = answer(&message);
+        reply["jsonrpc"] = "2.0".into();
+        reply["id"] = message["id"].clone();
+        assert_eq!(client.post(&reply.to_string()).status, 202);
+    }
+}
+
+/// What a good client says.
+fn agreeable(request: &Value) -> Value {
+    let result = match request["method"].as_str().expect("a method") {
+        "elicitation/create" if request["params"]["mode"] == "url" => json!({ "action": "accept" }),
+        "elicitation/create" => json!({ "action": "accept", "content": { "name": "ada" } }),
+        "sampling/createMessage" => {
+            json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "ho" } })
+        }
+        "roots/list" => json!({ "roots": [{ "uri": "file:///a" }] }),
+        other => panic!("{other}"),
+    };
+    json!({ "result": result })
+}
+
+#[test]
+fn what_a_target_asks_reaches_the_client_and_comes_back() {
+    let server = asking();
+    let (_gateway, address) = federation(vec![server.target("new"), crate::notes("notes")]);
+    let client = McpClient::open_with(
+        address,
+        "2025-11-25",
+        json!({ "sampling": {}, "elicitation": { "form": {}, "url": {} }, "roots": {} }),
+    );
+    let form = json!({ "action": "accept", "content": { "name": "ada" } });
+    let sample = json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "ho" } });
+    let roots = json!({ "roots": [{ "uri": "file:///a" }] });
+    let cases = [
+        ("form", vec!["elicitation/create"], json!({ "f": form })),
+        ("url", vec!["elicitation/create"], json!({ "u": { "action": "accept" } })),
+        ("sample", vec!["sampling/createMessage"], json!({ "s": sample })),
+        ("roots", vec!["roots/list"], json!({ "r": roots })),
+        (
+            "all",
+            vec!["elicitation/create", "sampling/createMessage", "roots/list"],
+            json!({ "f": form, "s": sample, "r": roots }),
+        ),
+        ("twice", vec!["elicitation/create", "elicitation/create"], json!({ "two": form })),
+        ("state", vec![], Value::Null),
+    ];
+    for (place, (tool, methods, answers)) in cases.into_iter().enumerate() {
+        let id = 100 + place as u64;
+        let (asked, answer) = match tool {
+            // Nothing for the client to see but the answer.
+            "state" => (vec![], client.ask("tools/call", json!({ "name": "new__state" }))),
+            tool => answering(&client, id, &format!("new__{tool}"), agreeable),
+        };
+        assert_eq!(asked, methods, "{tool}");
+        let text = answer["result"]["content"][0]["text"].as_str().expect("a text");
+        assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), answers, "{tool}");
+        assert!(answer["result"].get("resultType").is_none());
+        let calls: Vec<_> = server.of("tools/call").into_iter().filter(|seen| seen.tool() == tool).collect();
+        let ids: std::collections::HashSet<String> = calls.iter().map(|seen| seen.id().to_string()).collect();
+        assert_eq!(ids.len(), calls.len(), "each try has an id of its own");
+    }
+    let all: Vec<_> = server.of("tools/call").into_iter().filter(|seen| seen.tool() == "all").collect();
+    assert_eq!(all[1].message["params"]["requestState"], "a\u{e9}\"\\/");
+    let url = client.stream(200, "tools/call", json!({ "name": "new__url" })).message().expect("a question");
+    assert!(url["params"]["elicitationId"].is_string(), "{url}");
+}
+
+#[test]
+fn what_cannot_be_asked_fails_by_name() {
+    let server = asking();
+    let (gateway, address) = federation(vec![server.target("new"), crate::notes("notes")]);
+    let failure = |client: &McpClient, tool: &str| {
+        let result = client.result("tools/call", json!({ "name": format!("new__{tool}") }));
+        assert_eq!(result["isError"], true, "{tool}: {result}");
+        result["content"][0]["text"].as_str().expect("a text").to_owned()
+    };
+    let client = McpClient::open_with(address, "2025-11-25", json!({ "elicitation": {} }));
+    assert!(failure(&client, "url").contains("elicitation by URL"));
+    assert!(failure(&client, "sample").contains("sampling"));
+    assert!(failure(&client, "all").contains("sampling"), "nothing is asked where not all of it can be");
+    assert!(failure(&client, "roots").contains("roots"));
+    assert!(failure(&client, "ever").contains("again and again"));
+    assert!(failure(&client, "odd").contains("unknown kind"));
+    let mute = McpClient::open_with(address, "2025-03-26", json!({ "elicitation": {} }));
+    assert!(failure(&mute, "form").contains("elicitation"), "the revision has none");
+    let (_, refused) = answering(&client, 1, "new__form", |_| json!({ "error": { "code": -1, "message": "no" } }));
+    assert_eq!(refused["result"]["content"][0]["text"], json!({ "f": { "action": "cancel" } }).to_string());
+    let able = McpClient::open(address);
+    let (_, failed) = answering(&able, 1, "new__sample", |_| json!({ "error": { "code": -1, "message": "no" } }));
+    assert_eq!(failed["result"]["isError"], true, "{failed}");
+    assert_eq!(client.call("notes__add_note", json!({ "title": "t", "text": "x" })).is_empty(), false);
+    drop(gateway);
+}
+
+#[test]
+fn a_question_outlives_the_clients_connection_and_ends_with_the_request() {
+    let server = asking();
+    let (_gateway, address) = federation(vec![server.target("new"), crate::notes("notes")]);
+    let client = McpClient::open(address);
+    let mut stream = client.stream(1, "tools/call", json!({ "name": "new__form" }));
+    let question = stream.message().expect("a question");
+    let last_id = stream.last_id.clone().expect("events have ids");
+    drop(stream);
+    let mut back = client.listen(Some(&last_id));
+    let mut reply = agreeable(&question);
+    reply["jsonrpc"] = "2.0".into();
+    reply["id"] = question["id"].clone();
+    assert_eq!(client.post(&reply.to_string()).status, 202);
+    let answer = back.message().expect("the answer");
+    assert_eq!((&answer["id"], answer["result"]["content"].is_array()), (&json!(1), true), "{answer}");
+    let tries = server.of("tools/call").len();
+    let mut stream = client.stream(2, "tools/call", json!({ "name": "new__form" }));
+    let question = stream.message().expect("a question");
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } });
+    assert_eq!(client.post(&cancel.to_string()).status, 202);
+    let withdrawn = stream.message().expect("the question is taken back");
+    assert_eq!(withdrawn["method"], "notifications/cancelled");
+    assert_eq!(withdrawn["params"]["requestId"], question["id"]);
+    assert!(stream.message().is_some_and(|end| end["error"].is_object()));
+    assert_eq!(server.of("tools/call").len(), tries + 1, "the target is not asked again");
+}
+
+#[test]
+fn progress_logs_and_cancellation_translate() {
+    let server = ModernServer::scripted("new", |seen| match seen.tool() {
+        "busy" => {
+            let id = seen.id().clone();
+            let token = seen.message["params"]["_meta"]["progressToken"].clone();
+            let level = meta(seen, "logLevel").clone();
+            let progress = json!({ "jsonrpc": "2.0", "method": "notifications/progress",
+                "params": { "progressToken": token, "progress": 1 } });
+            let log = json!({ "jsonrpc": "2.0", "method": "notifications/message",
+                "params": { "level": "error", "data": level } });
+            let end = json!({ "jsonrpc": "2.0", "id": id, "result": { "resultType": "complete", "content": [] } });
+            Act::Events(vec![progress, log, end])
+        }
+        "silent" => Act::Silence,
+        _ => Act::Well,
+    });
+    let (_gateway, address) = federation(vec![server.target("new"), crate::notes("notes")]);
+    let client = McpClient::open(address);
+    let busy = |id| {
+        let params = json!({ "name": "new__busy", "_meta": { "progressToken": "mine" } });
+        client.stream(id, "tools/call", params).messages()
+    };
+    let messages = busy(1);
+    assert_eq!(messages[0]["params"]["progressToken"], "mine");
+    assert_eq!(messages[1]["params"]["data"], Value::Null, "no level was set");
+    assert_eq!((&messages[2]["id"], &messages[2]["result"]), (&json!(1), &json!({ "content": [] })));
+    assert_eq!(client.result("logging/setLevel", json!({ "level": "warning" })), json!({}));
+    assert_eq!(busy(2)[1]["params"]["data"], "warning");
+    let before = server.of("notifications/cancelled").len();
+    let waiting = {
+        let client = client.clone();
+        std::thread::spawn(move || {
+            client.post(&crate::support::mcp_client::message(9, "tools/call", json!({ "name": "new__silent" })))
+        })
+    };
+    server.await_seen("the call", |seen| seen.tool() == "silent");
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 9 } });
+    assert_eq!(client.post(&cancel.to_string()).status, 202);
+    let ended = waiting.join().expect("no panic");
+    assert!(ended.json()["error"].is_object(), "{}", ended.text());
+    assert_eq!(server.of("notifications/cancelled").len(), before, "closing the stream says it");
+    assert_eq!(client.call("new__echo", json!({})), "new: echo {}");
+}
+
+#[test]
+fn arguments_go_into_headers_where_their_tool_says_so() {
+    let annotated = |kind: &str| {
+        json!({ "name": format!("near_{kind}"), "inputSchema": { "type": "object", "properties":
+            { "region": { "type": kind, "x-mcp-header": "Region" } } } })
+    };
+    let offers = Offers { tools: vec![annotated("string"), annotated("number")], ..Offers::default() };
+    let server = ModernServer::offering("new", offers, |seen| {
+        let region = &seen.message["params"]["arguments"]["region"];
+        match (seen.method(), seen.request.head.get("mcp-param-region")) {
+            ("tools/call", None) if !region.is_null() => Act::Error(-32020, "header missing"),
+            ("tools/call", header) => Act::Result(json!({ "content": [{ "type": "text", "text": header }] })),
+            _ => Act::Well,
+        }
+    });
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let client = McpClient::open(address);
+    // Before anybody has listed: the refusal says that there is something to learn.
+    assert_eq!(client.call("near_string", json!({ "region": "eu" })), "eu");
+    assert_eq!(server.of("tools/list").len(), 1);
+    assert_eq!(client.call("near_string", json!({ "region": "é" })), "=?base64?w6k=?=");
+    assert_eq!(server.of("tools/list").len(), 1);
+    let list = client.result("tools/list", json!({}));
+    assert_eq!(tool_names(&list), ["near_string"], "the other cannot be called over HTTP");
+    let lying = client.post_with(
+        &crate::support::mcp_client::message(
+            5,
+            "tools/call",
+            json!({ "name": "near_string", "arguments": { "region": "eu" } }),
+        ),
+        &[("mcp-param-region", "us"), ("mcp-name", "other")],
+    );
+    assert_eq!(crate::support::mcp_client::text_of(&lying.json()["result"]), "eu", "the body counts");
+}
+
+#[test]
+fn values_that_are_no_objects_are_wrapped_or_told_in_text() {
+    let tool = json!({ "name": "list", "title": "L", "inputSchema": { "type": "object" }, "outputSchema": { "type": "array" } });
+    let offers = Offers { tools: vec![tool], ..Offers::default() };
+    let server = ModernServer::offering("new", offers, |seen| match seen.method() {
+        "tools/call" => Act::Result(json!({ "content": [], "structuredContent": [1] })),
+        _ => Act::Well,
+    });
+    let (_gateway, address) = federation(vec![server.target("new"), crate::notes("notes")]);
+    let text = json!({ "type": "text", "text": "[1]" });
+    for revision in REVISIONS {
+        let client = McpClient::open_in(address, revision);
+        let tools = client.result("tools/list", json!({}))["tools"].clone();
+        let result = client.result("tools/call", json!({ "name": "new__list" }));
+        if revision < "2025-06-18" {
+            assert!(tools[0].get("outputSchema").is_none(), "{revision}");
+            assert_eq!(result, json!({ "content": [text] }), "{revision}");
+        } else {
+            assert_eq!(tools[0]["outputSchema"]["properties"]["result"], json!({ "type": "array" }));
+            assert_eq!(result, json!({ "content": [text], "structuredContent": { "result": [1] } }), "{revision}");
+        }
+    }
+}
+
+#[test]
+fn a_target_that_changes_its_revision_is_followed() {
+    // One address, first of the newest revision alone, then of the older ones alone.
+    let is_old = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let old = McpServer::good("old");
+    let behind = old.address;
+    let switch = is_old.clone();
+    let server =
+        ModernServer::switching("new", move || switch.load(std::sync::atomic::Ordering::SeqCst).then_some(behind));
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let client = McpClient::open(address);
+    assert_eq!(client.call("echo", json!({})), "new: echo {}");
+    is_old.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(client.call("echo", json!({})), "old: echo {}");
+    is_old.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(client.call("echo", json!({})), "new: echo {}");
+}
+
+#[test]
+fn what_a_target_is_spoken_to_in_can_be_said() {
+    let (old, new) = (McpServer::good("old"), ModernServer::good("new"));
+    let pinned = |mut target: Value, protocol: &str| {
+        target["protocol"] = protocol.into();
+        gateway(json!({ "targets": [target] }))
+    };
+    let (_one, address) = pinned(new.target("new"), "2026-07-28");
+    assert_eq!(McpClient::open(address).call("echo", json!({})), "new: echo {}");
+    assert_eq!(new.of("initialize").len(), 0);
+    let (_two, address) = pinned(old.target("old"), "2025-03-26");
+    let client = McpClient::open(address);
+    assert_eq!(client.initialized["protocolVersion"], "2025-11-25");
+    assert_eq!(client.call("echo", json!({})), "old: echo {}");
+    let asked = old.seen().into_iter().find(|seen| seen.method() == "initialize").expect("a handshake");
+    assert_eq!(asked.message["params"]["protocolVersion"], "2025-03-26");
+    for (target, protocol) in [(new.target("new"), "legacy"), (old.target("old"), "modern")] {
+        let (_gateway, address) = pinned(target, protocol);
+        assert_eq!(crate::support::mcp_client::initialize(address, "2025-11-25").status, 502, "{protocol}");
+    }
 }

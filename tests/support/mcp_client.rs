@@ -36,7 +36,17 @@ impl McpClient {
 
     #[track_caller]
     pub fn open_in(address: SocketAddr, revision: &str) -> Self {
-        let response = initialize(address, revision);
+        McpClient::open_with(
+            address,
+            revision,
+            json!({ "sampling": {}, "elicitation": {}, "roots": { "listChanged": true } }),
+        )
+    }
+
+    /// Opens a session as a client that declares these capabilities.
+    #[track_caller]
+    pub fn open_with(address: SocketAddr, revision: &str, capabilities: Value) -> Self {
+        let response = initialize_with(address, revision, capabilities);
         assert_eq!(response.status, 200, "{}", response.text());
         let session = response.get("mcp-session-id").expect("a session id").to_owned();
         let answer = answer_of(&response);
@@ -62,6 +72,14 @@ impl McpClient {
     #[track_caller]
     pub fn post(&self, body: &str) -> Response {
         self.post_on(&mut Peer::connect(self.address), body)
+    }
+
+    /// The same with more headers.
+    #[track_caller]
+    pub fn post_with(&self, body: &str, more: &[(&str, &str)]) -> Response {
+        let mut headers = self.headers();
+        headers.extend_from_slice(more);
+        Peer::connect(self.address).ask("POST", "/mcp", &headers, body)
     }
 
     #[track_caller]
@@ -164,9 +182,14 @@ impl EventStream {
 /// An `initialize` of a client that can do everything.
 #[track_caller]
 pub fn initialize(address: SocketAddr, revision: &str) -> Response {
+    initialize_with(address, revision, json!({ "sampling": {}, "elicitation": {}, "roots": { "listChanged": true } }))
+}
+
+#[track_caller]
+fn initialize_with(address: SocketAddr, revision: &str, capabilities: Value) -> Response {
     let params = json!({
         "protocolVersion": revision,
-        "capabilities": { "sampling": {}, "elicitation": {}, "roots": { "listChanged": true } },
+        "capabilities": capabilities,
         "clientInfo": { "name": "test", "version": "1" },
     });
     let headers = [("accept", ACCEPT), ("content-type", "application/json")];

@@ -40,6 +40,33 @@ impl ModernServer {
         ModernServer::offering(name, Offers::tools(&["echo"]), script)
     }
 
+    /// While `elsewhere` gives an address, everything that comes is answered by the server there.
+    pub fn switching(name: &str, elsewhere: impl Fn() -> Option<SocketAddr> + Send + Sync + 'static) -> Self {
+        let own = ModernServer::good(name);
+        let state = own.state.clone();
+        let http = Upstream::http(move |request, peer| match elsewhere() {
+            None => state.serve(request, peer),
+            Some(address) => {
+                let head = &request.head;
+                let mut parts = head.start_line.split(' ');
+                let (method, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                let kept = |name: &str| !matches!(name, "content-length" | "host" | "connection");
+                let headers: Vec<(&str, &str)> =
+                    head.headers.iter().filter(|(name, _)| kept(name)).map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                let answer = Peer::connect(address).ask(method, path, &headers, &request.body);
+                let kept: Vec<(&str, &str)> = answer
+                    .head
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| kept(name) && name != "transfer-encoding")
+                    .map(|(n, v)| (n.as_str(), v.as_str()))
+                    .collect();
+                peer.try_send(reply(answer.status, &kept, &answer.body)).is_ok()
+            }
+        });
+        ModernServer { address: http.address, state: own.state.clone(), http }
+    }
+
     pub fn offering(name: &str, offers: Offers, script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
         let state = Arc::new(State { name: name.to_owned(), offers, seen: Mutex::default(), script: Box::new(script) });
         let http = Upstream::http({

@@ -23,8 +23,8 @@ use crate::shard::mcp::upstream::{self, Answer};
 use crate::shard::mcp::{SCAN_LIMITS, mcp_fault};
 
 /// The pause before a request is sent again for which nothing was asked; doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Where a request goes on.
 #[allow(clippy::large_enum_variant, reason = "made and taken apart at once, never stored")]

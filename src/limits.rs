@@ -28,6 +28,18 @@ pub const MESH_REPLY_DEPTH: usize = 16;
 pub const CHILD_QUEUE: usize = 1_024;
 /// Messages from one target that wait for the task that relays them.
 pub const RELAY_QUEUE: usize = 256;
+/// The URI in the `endpoint` event of a server of 2024-11-05.
+pub const ENDPOINT_BYTES_MAX: usize = 4 * 1024;
+/// How long a target whose transport is not known may take to name its endpoint.
+pub const ENDPOINT_TIME: Duration = Duration::from_secs(3);
+/// How long a target is taken for one of the transport of 2024-11-05 before it is asked again.
+pub const OLD_TRANSPORT_TIME: Duration = Duration::from_secs(600);
+/// Messages on their way to one server of 2024-11-05, each a POST; the next ones wait in the queue.
+pub const SSE_POSTS_MAX: usize = 64;
+/// How long such a POST may hold up the next one.
+pub const SSE_POST_PATIENCE: Duration = Duration::from_millis(250);
+/// How long such a POST may take.
+pub const SSE_POST_TIME: Duration = Duration::from_secs(30);
 /// How long a forwarded or moved request may wait in an inbox.
 pub const MESH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a plain HTTP backend may think about an answer, where no policy says.

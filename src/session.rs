@@ -131,6 +131,7 @@ pub enum Transport {
         /// Everything of a POST's head that is the same each time, up to the first varying header.
         post_head: Bytes,
     },
+    /// One conversation for everything: a child's standard streams, or a server of the transport of 2024-11-05.
     Stdio(ChildPort),
 }
 

@@ -138,6 +138,8 @@ pub struct Target {
 pub enum Transport {
     /// Streamable HTTP without TLS.
     Http(HttpTarget),
+    /// HTTP with server-sent events as of 2024-11-05, without TLS: the URL is the stream's.
+    Sse(HttpTarget),
     /// A child process that speaks over its standard streams.
     Stdio(Stdio),
 }
@@ -161,14 +163,16 @@ record! {
         /// What the target is spoken to in: found out (auto), with sessions in the client's revision (legacy), without sessions
         /// (modern), or in one revision. Default: auto.
         protocol: TargetProtocol = or(TargetProtocol::Auto) "protocol";
-        /// Policies of the connection to it. A stdio target has none.
+        /// Policies of the connections to it. A stdio target has none.
         policies: Option<TargetPolicies> = opt "policies";
         /// A server reached by streamable HTTP.
         mcp: Option<HttpTarget> = opt "mcp" as Option<HttpTargetDoc>;
+        /// A server reached by HTTP with server-sent events, the transport of 2024-11-05: the URL is that of its stream.
+        sse: Option<HttpTarget> = opt "sse" as Option<HttpTargetDoc>;
         /// A child process of the gateway that speaks over its standard streams.
         stdio: Option<Stdio> = opt "stdio";
     }
-    one of "mcp", "stdio" later "sse", "openapi";
+    one of "mcp", "sse", "stdio" later "openapi";
     check stdio_has_no_policies;
 }
 
@@ -201,10 +205,11 @@ impl Form for TargetDoc {
     type Out = Target;
 
     fn decode(node: &Node, cx: &mut Context<'_>) -> Option<Target> {
-        let TargetRecord { name, protocol, policies, mcp, stdio } = TargetRecord::decode(node, cx)?;
-        let transport = match (mcp, stdio) {
-            (Some(http), _) => Transport::Http(http),
-            (None, stdio) => Transport::Stdio(stdio?),
+        let TargetRecord { name, protocol, policies, mcp, sse, stdio } = TargetRecord::decode(node, cx)?;
+        let transport = match (mcp, sse, stdio) {
+            (Some(http), ..) => Transport::Http(http),
+            (None, Some(http), _) => Transport::Sse(http),
+            (None, None, stdio) => Transport::Stdio(stdio?),
         };
         Some(Target { name, transport, protocol, policies: policies.unwrap_or_default() })
     }

@@ -67,10 +67,12 @@ pub enum Protocol {
 #[derive(Debug)]
 pub enum TargetKind {
     Http(HttpTarget),
+    /// HTTP+SSE of 2024-11-05: the path is that of the stream.
+    Sse(HttpTarget),
     Stdio(StdioTarget),
 }
 
-/// Streamable HTTP.
+/// A server on the network.
 #[derive(Debug)]
 pub struct HttpTarget {
     pub endpoint: Endpoint,
@@ -115,6 +117,7 @@ impl Target {
         let server = match &kind {
             // Addresses may change under a name; the server is the same.
             TargetKind::Http(http) => format!("http {} {} {:?}", http.endpoint.authority, http.path, http.request),
+            TargetKind::Sse(http) => format!("sse {} {} {:?}", http.endpoint.authority, http.path, http.request),
             TargetKind::Stdio(stdio) => format!("stdio {stdio:?}"),
         };
         let fingerprint = format!("{protocol:?} {server}");

@@ -114,7 +114,8 @@ fn backends_of(snapshot: &Snapshot, previous: &Backends) -> Backends {
             let known = previous.get(&config.key).filter(|known| same_targets(&known.config, config));
             let catalogue = RefCell::new(known.map(|known| known.catalogue.take()).unwrap_or_default());
             let eras = known.map(|known| known.eras.clone()).unwrap_or_default();
-            Rc::new(BackendState { config: config.clone(), catalogue, eras })
+            let old_transport = RefCell::new(known.map(|known| known.old_transport.take()).unwrap_or_default());
+            Rc::new(BackendState { config: config.clone(), catalogue, eras, old_transport })
         });
     }
     next
@@ -126,6 +127,8 @@ pub struct BackendState {
     pub catalogue: RefCell<Catalogue>,
     /// Which revisions its targets speak, as far as they were seen.
     pub eras: mcp::era::Eras,
+    /// Targets that were found to speak the transport of 2024-11-05, by name, and when.
+    pub old_transport: RefCell<HashMap<String, Instant>>,
 }
 
 /// A shared child that this shard owns, or may start.
@@ -290,7 +293,7 @@ impl Shard {
         let target = state.config.targets.iter().find(|candidate| candidate.name == target)?;
         match &target.kind {
             TargetKind::Stdio(stdio) => Some(stdio.clone()),
-            TargetKind::Http(_) => None,
+            TargetKind::Http(_) | TargetKind::Sse(_) => None,
         }
     }
 

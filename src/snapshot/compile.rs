@@ -36,7 +36,9 @@ pub fn names(document: &config::Document) -> Vec<(String, u16)> {
             config::BackendKind::Http(host_port) => names.push((host_port.host.clone(), host_port.port)),
             config::BackendKind::Mcp(mcp) => {
                 names.extend(mcp.targets.iter().filter_map(|target| match &target.transport {
-                    config::Transport::Http(http) => Some((http.host.clone(), http.port)),
+                    config::Transport::Http(http) | config::Transport::Sse(http) => {
+                        Some((http.host.clone(), http.port))
+                    }
                     config::Transport::Stdio(_) => None,
                 }))
             }
@@ -162,11 +164,8 @@ impl Compiler<'_> {
 
     fn target(&self, target: &config::Target) -> Target {
         let kind = match &target.transport {
-            config::Transport::Http(http) => TargetKind::Http(HttpTarget {
-                endpoint: self.endpoint(&http.host, http.port),
-                path: http.path.clone(),
-                request: edits(target.policies.request_headers.as_ref()),
-            }),
+            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http)),
+            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http)),
             config::Transport::Stdio(stdio) => TargetKind::Stdio(StdioTarget {
                 command: stdio.cmd.clone(),
                 args: stdio.args.clone(),
@@ -188,6 +187,14 @@ impl Compiler<'_> {
             config::TargetProtocol::Modern | config::TargetProtocol::V2026_07_28 => Protocol::Modern,
         };
         Target::new(target.name.clone(), kind, protocol)
+    }
+
+    fn http_target(&self, target: &config::Target, http: &config::HttpTarget) -> HttpTarget {
+        HttpTarget {
+            endpoint: self.endpoint(&http.host, http.port),
+            path: http.path.clone(),
+            request: edits(target.policies.request_headers.as_ref()),
+        }
     }
 
     fn endpoint(&self, host: &str, port: u16) -> Endpoint {

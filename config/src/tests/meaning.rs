@@ -156,10 +156,13 @@ fn urls_of_targets() {
         ("http://10.0.0.1?x=1", ("10.0.0.1", 80, "/?x=1")),
     ];
     for (host, (name, port, path)) in cases {
-        let document = good(&format!("mcp: {{port: 3000, targets: [{{name: a, mcp: {{host: '{host}'}}}}]}}"));
+        let document = good(&format!(
+            "mcp: {{port: 3000, targets: [{{name: a, mcp: {{host: '{host}'}}}}, {{name: b, sse: {{host: '{host}'}}}}]}}"
+        ));
         let BackendKind::Mcp(mcp) = &document.backends[0].kind else { panic!("not MCP") };
         let expected = HttpTarget { host: name.to_owned(), port, path: path.to_owned() };
-        assert_eq!(mcp.targets[0].transport, Transport::Http(expected));
+        assert_eq!(mcp.targets[0].transport, Transport::Http(expected.clone()));
+        assert_eq!(mcp.targets[1].transport, Transport::Sse(expected));
     }
     for host in
         ["ftp://a", "http://", "http://a:0/", "http://a b/", "http://u@a/", "http://a/#f", "http://a:x/", "unix:/a"]

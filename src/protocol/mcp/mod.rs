@@ -11,4 +11,5 @@ pub mod modern;
 pub mod names;
 pub mod revision;
 pub mod seal;
+pub mod sse2024;
 pub mod streams;

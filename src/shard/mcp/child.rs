@@ -125,7 +125,7 @@ async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: In
     }
 }
 
-async fn handshake(shard: &Rc<Shard>, port: &ChildPort, params: &[u8], deadline: Instant) -> Result<Bytes, Fault> {
+pub async fn handshake(shard: &Rc<Shard>, port: &ChildPort, params: &[u8], deadline: Instant) -> Result<Bytes, Fault> {
     let id = shard.call_id();
     let request = with_id(&error::request(id, "initialize", Some(params)), id)?;
     let mut answer = ask_child(port, id, request, Some(deadline))?;
@@ -135,11 +135,11 @@ async fn handshake(shard: &Rc<Shard>, port: &ChildPort, params: &[u8], deadline:
             return Ok(raw);
         }
     }
-    Err(Fault::new(Kind::UpstreamBroken, "target exited during initialize"))
+    Err(Fault::new(Kind::UpstreamBroken, "target ended during initialize"))
 }
 
 /// Takes the messages that belong to no request of the session, for as long as the child runs.
-fn attach(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, port: &ChildPort) -> Result<(), Fault> {
+pub fn attach(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, port: &ChildPort) -> Result<(), Fault> {
     let (events, messages) = channel::bounded(RELAY_QUEUE);
     port.commands
         .try_send(ChildCommand::Attach { session: session.serial, events })
@@ -154,13 +154,50 @@ fn attach(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, port: &ChildPort)
     Ok(())
 }
 
-struct Link {
+/// One conversation with a target: who waits for what on it.
+pub struct Link {
     name: String,
     shared: bool,
     commands: Sender<ChildCommand>,
     /// Requests in their order; the newest last.
     waiting: Vec<(u64, Sender<Bytes>)>,
     attached: Vec<(u64, Sender<Bytes>)>,
+}
+
+impl Link {
+    pub fn new(name: &str, shared: bool, commands: Sender<ChildCommand>) -> Self {
+        Link { name: name.to_owned(), shared, commands, waiting: Vec::new(), attached: Vec::new() }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Notes what a command changes; gives the message that it sends, if it does.
+    pub fn note(&mut self, command: ChildCommand) -> Option<Bytes> {
+        match command {
+            ChildCommand::Request { id, message, reply } => {
+                self.waiting.push((id, reply));
+                return Some(message);
+            }
+            ChildCommand::Send(message) => return Some(message),
+            ChildCommand::Forget { id } => self.forget(id),
+            ChildCommand::Attach { session, events } => self.attached.push((session, events)),
+            ChildCommand::Detach { session } => self.attached.retain(|(attached, _)| *attached != session),
+        }
+        None
+    }
+
+    /// Nobody waits for `id` any more, and whoever did learns it.
+    pub fn forget(&mut self, id: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != id);
+    }
+
+    /// The other side has gone.
+    pub fn forget_all(&mut self) {
+        self.waiting.clear();
+        self.attached.clear();
+    }
 }
 
 /// Puts the pumps of a fresh child on this shard.
@@ -172,8 +209,7 @@ fn connect(child: SpawnedChild, shared: bool) -> Result<ChildPort, Fault> {
     let (commands, inbox) = channel::bounded(CHILD_QUEUE);
     let (stop, stopped) = channel::bounded(1);
     let port = ChildPort::new(commands.clone(), stop);
-    let link = Link { name: child.target, shared, commands, waiting: Vec::new(), attached: Vec::new() };
-    let link = Rc::new(RefCell::new(link));
+    let link = Rc::new(RefCell::new(Link::new(&child.target, shared, commands)));
     let ended = Rc::new(Event::new());
     runtime::spawn(write_pump(writer, inbox, link.clone(), ended.clone()));
     let (closed, pump_ended) = (port.closed.clone(), ended.clone());
@@ -181,8 +217,7 @@ fn connect(child: SpawnedChild, shared: bool) -> Result<ChildPort, Fault> {
         read_pump(reader, &link).await;
         closed.store(true, Ordering::Release);
         // Whoever waits learns by its closed channel.
-        link.borrow_mut().waiting.clear();
-        link.borrow_mut().attached.clear();
+        link.borrow_mut().forget_all();
         pump_ended.set();
     });
     let lease = child.lease;
@@ -214,25 +249,7 @@ async fn write_pump(
                 _ => return,
             }
         };
-        let message = match command {
-            ChildCommand::Request { id, message, reply } => {
-                link.borrow_mut().waiting.push((id, reply));
-                message
-            }
-            ChildCommand::Send(message) => message,
-            ChildCommand::Forget { id } => {
-                link.borrow_mut().waiting.retain(|(waiting, _)| *waiting != id);
-                continue;
-            }
-            ChildCommand::Attach { session, events } => {
-                link.borrow_mut().attached.push((session, events));
-                continue;
-            }
-            ChildCommand::Detach { session } => {
-                link.borrow_mut().attached.retain(|(attached, _)| *attached != session);
-                continue;
-            }
-        };
+        let Some(message) = link.borrow_mut().note(command) else { continue };
         // One message is one line: what JSON text has of line breaks is white space between tokens.
         let message = if memchr::memchr2(b'\n', b'\r', &message).is_some() { one_line(&message) } else { message };
         if writer.sendv([message, Bytes::from_static(b"\n")].into_iter().collect()).await.is_err() {
@@ -279,7 +296,8 @@ enum Place {
     Nobody,
 }
 
-async fn deliver(link: &Rc<RefCell<Link>>, message: Bytes) {
+/// Hands a message of the other side to whom it belongs.
+pub async fn deliver(link: &Rc<RefCell<Link>>, message: Bytes) {
     let shared = link.borrow().shared;
     let place = place(&mut link.borrow_mut(), &message);
     match place {

@@ -13,7 +13,7 @@ use simd_json::prelude::*;
 
 use super::era::{self, Era};
 use super::upstream::{self, Answer};
-use super::{child, mcp_fault, modern_leg};
+use super::{child, mcp_fault, modern_leg, sse};
 use crate::backend::mcp::{HttpTarget, Protocol, TargetKind};
 use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::revision::Revision;
@@ -155,7 +155,7 @@ fn after_exit(leg: &Leg, open: &OpenLeg) -> LegState {
 fn pause(leg: &Leg, failures: u32) -> Duration {
     let (min, max) = match &leg.target.kind {
         TargetKind::Stdio(stdio) => (stdio.backoff_min, stdio.backoff_max),
-        TargetKind::Http(_) => (PAUSE_MIN, PAUSE_MAX),
+        TargetKind::Http(_) | TargetKind::Sse(_) => (PAUSE_MIN, PAUSE_MAX),
     };
     min.saturating_mul(1 << failures.min(16)).min(max)
 }
@@ -171,6 +171,7 @@ async fn negotiate(
     let deadline = runtime::now() + backend.config.deadline;
     let opened = match &leg.target.kind {
         TargetKind::Http(target) => open_http(shard, backend, session, leg, target, deadline).await?,
+        TargetKind::Sse(target) => sse::negotiate(shard, session, leg, target, deadline).await?,
         TargetKind::Stdio(target) => child::negotiate(shard, session, leg, target, id, deadline).await?,
     };
     if !first && session.initialized.get() {
@@ -203,8 +204,8 @@ async fn catch_up(shard: &Rc<Shard>, session: &Rc<Session>, open: &Rc<OpenLeg>, 
 async fn open_http(
     shard: &Rc<Shard>,
     backend: &BackendState,
-    session: &Session,
-    leg: &Leg,
+    session: &Rc<Session>,
+    leg: &Rc<Leg>,
     target: &HttpTarget,
     deadline: Instant,
 ) -> Result<Opened, Fault> {
@@ -212,7 +213,7 @@ async fn open_http(
     let mut refused = None;
     for era in known.order(leg.target.protocol, runtime::now()) {
         let fault = match era {
-            Era::Legacy => match negotiate_http(shard, session, target, leg.target.protocol, deadline).await {
+            Era::Legacy => match negotiate_http(shard, session, leg, target, leg.target.protocol, deadline).await {
                 Ok(opened) => {
                     known.is_legacy();
                     return Ok(opened);
@@ -252,11 +253,15 @@ impl From<Fault> for Failure {
 
 async fn negotiate_http(
     shard: &Rc<Shard>,
-    session: &Session,
+    session: &Rc<Session>,
+    leg: &Rc<Leg>,
     target: &HttpTarget,
     protocol: Protocol,
     deadline: Instant,
 ) -> Result<Opened, Failure> {
+    if let Some(opened) = sse::known(shard, session, leg, target, deadline).await {
+        return opened.map_err(Failure::Outage);
+    }
     let head = post_head(target, None, None);
     let params = initialize_params(session, protocol);
     let message = error::request(shard.call_id(), "initialize", Some(&params));
@@ -265,6 +270,9 @@ async fn negotiate_http(
     let mut answer = Answer::of(http, Some(deadline)).await?;
     if let Answer::Refused { status, .. } = &answer {
         let fault = Fault::new(Kind::UpstreamBroken, "target refused initialize").with(format!("status {status}"));
+        if let Some(opened) = sse::instead(shard, session, leg, target, *status, deadline).await {
+            return opened.map_err(Failure::Outage);
+        }
         return Err(match status {
             401 | 403 | 407 | 408 | 429 | 500.. => Failure::Outage(fault),
             _ => Failure::Refused(fault),
@@ -365,11 +373,17 @@ pub fn bare_head(method: &str, target: &HttpTarget, open: &OpenLeg, last_event_i
     head.freeze()
 }
 
-fn put_target_and_headers(head: &mut BytesMut, target: &HttpTarget, session: Option<&[u8]>, version: Option<&str>) {
+/// The rest of the request line, and the headers that every message to a target has.
+pub fn put_target_and_headers(head: &mut BytesMut, target: &HttpTarget, session: Option<&[u8]>, version: Option<&str>) {
+    head.put_slice(target.path.as_bytes());
+    put_headers(head, target, session, version);
+}
+
+/// The rest of the request line after its target, and the headers that every message to a target has.
+pub fn put_headers(head: &mut BytesMut, target: &HttpTarget, session: Option<&[u8]>, version: Option<&str>) {
     use crate::request::HeaderEdits;
     let mut edits = HeaderEdits::default();
     edits.extend(&target.request);
-    head.put_slice(target.path.as_bytes());
     head.put_slice(b" HTTP/1.1\r\n");
     if edits.keeps("host") {
         head.put_slice(b"host: ");

@@ -14,6 +14,7 @@ pub mod modern_leg;
 pub mod open;
 pub mod relay;
 pub mod routing;
+pub mod sse;
 pub mod upstream;
 
 pub use mcp_fault::session_unknown;

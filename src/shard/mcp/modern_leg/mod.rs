@@ -163,7 +163,7 @@ pub async fn send(
 fn http_target(leg: &Leg) -> Result<&HttpTarget, Fault> {
     match &leg.target.kind {
         TargetKind::Http(target) => Ok(target),
-        TargetKind::Stdio(_) => Err(mcp_fault::internal("leg of another kind")),
+        TargetKind::Sse(_) | TargetKind::Stdio(_) => Err(mcp_fault::internal("leg of another kind")),
     }
 }
 

@@ -126,7 +126,7 @@ fn targets() {
   - {name: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, stdio: {cmd: x}}
   - {name: both, stdio: {cmd: x}, mcp: {host: http://a/mcp}}
   - {name: none}
-  - {name: sse, sse: {host: http://a}}
+  - {name: openapi, openapi: {host: http://a}}
   - {name: tls, mcp: {host: https://a/mcp}}
   - {name: half, mcp: {host: a, port: 80}}
   - {name: ref, mcp: {backend: a}}
@@ -142,8 +142,8 @@ fn targets() {
             "6:12: mcp.targets[2].name: a target's name holds letters, digits, '-' and '_' only, not '.': it becomes part of tool names, in which clients refuse anything else",
             "7:12: mcp.targets[3].name: a target's name has at most 32 characters, this one has 33: clients refuse tool names over 64 characters, and the name is put before the tool's",
             "8:35: mcp.targets[4].mcp: cannot stand beside stdio; only one of them may be given",
-            "9:5: mcp.targets[5]: expected one of the keys mcp, stdio",
-            "10:17: mcp.targets[6].sse: known, but not built in this version",
+            "9:5: mcp.targets[5]: expected one of the keys mcp, sse, stdio",
+            "10:21: mcp.targets[6].openapi: known, but not built in this version",
             "11:29: mcp.targets[7].mcp.host: https to a target is known, but not built in this version",
             "12:23: mcp.targets[8].mcp.path: missing beside port; write both, or a whole URL in host",
             "13:23: mcp.targets[9].mcp.backend: known, but not built in this version",

@@ -40,6 +40,12 @@ pub const SSE_POSTS_MAX: usize = 64;
 pub const SSE_POST_PATIENCE: Duration = Duration::from_millis(250);
 /// How long such a POST may take.
 pub const SSE_POST_TIME: Duration = Duration::from_secs(30);
+/// Messages that wait for a client whose messages all go one way, and their bytes; whoever has more to say waits.
+pub const OUTBOX_MESSAGES_MAX: usize = 256;
+/// See [`OUTBOX_MESSAGES_MAX`].
+pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+/// How long a client of 2024-11-05 may take from its stream to `initialize`.
+pub const OLD_CLIENT_BEGIN_TIME: Duration = Duration::from_secs(60);
 /// How long a forwarded or moved request may wait in an inbox.
 pub const MESH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a plain HTTP backend may think about an answer, where no policy says.

@@ -406,6 +406,10 @@ impl SessionTable {
         self.sessions.len() >= self.max
     }
 
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     pub fn len(&self) -> usize {
         self.sessions.len()
     }

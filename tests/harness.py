@@ -103,7 +103,7 @@ class Processes:
         line = process.stdout.readline().split()
         expect(line[:1] == ["listening"], f"{name} did not start: {line}, see {self.folder / (log or name)}.log")
         process.port = int(line[1])
-        process.url = f"http://127.0.0.1:{process.port}/mcp"
+        process.url = f"http://127.0.0.1:{process.port}/{'sse' if name.endswith('-sse') else 'mcp'}"
         # What it prints later must not fill the pipe.
         threading.Thread(target=lambda: shutil.copyfileobj(process.stdout, open(os.devnull, "w")), daemon=True).start()
         return process
@@ -225,13 +225,13 @@ def as_routes(given):
 
 
 def federation(*targets, **options):
-    """An MCP backend; a target is `(name, url)` or `(name, [command, argument...], stdio options)`."""
+    """An MCP backend; a target is `(name, url)`, `(name, url, "sse")` or `(name, [command, argument...], stdio options)`."""
     return {"mcp": {"targets": [as_target(*target) for target in targets], **options}}
 
 
 def as_target(name, where, options=None):
     if isinstance(where, str):
-        return {"name": name, "mcp": {"host": where}}
+        return {"name": name, options or "mcp": {"host": where}}
     command, *arguments = map(str, where)
     return {"name": name, "stdio": {"cmd": command, "args": arguments, **(options or {})}}
 

@@ -20,7 +20,7 @@ use crate::written::{self, Configuration, GatewayRef};
 /// The gateway that routes attach to when they name none.
 const DEFAULT_GATEWAY: &str = "default";
 /// Where the `mcp` section is served.
-const SIMPLE_MCP_PATH: &str = "/mcp";
+const SIMPLE_MCP_PATHS: [&str; 2] = ["/mcp", "/sse"];
 
 /// Resolves a whole document. Faults go to the context; the document is worth something only when there are none.
 pub(crate) fn document(written: Configuration, cx: &mut Context<'_>) -> Document {
@@ -453,7 +453,7 @@ impl Resolver<'_, '_> {
         };
         let kind = self.mcp(written.federation, &at.own);
         let policies = written.policies.unwrap_or_default();
-        let matches = vec![Match::of_prefix(SIMPLE_MCP_PATH)];
+        let matches: Vec<Match> = SIMPLE_MCP_PATHS.map(Match::of_prefix).into();
         self.check_prefix_rewrite(&policies, &matches, &at.of("policies"));
         if listeners.is_empty() {
             return;

@@ -154,8 +154,7 @@ async fn mcp_request(
     record: &mut Record,
 ) -> After {
     let backend = &active.mcp[backend];
-    let owner = mcp::owner(shard, backend, head.headers.known(Known::McpSessionId));
-    let owner = match owner {
+    let owner = match owner_of(shard, backend, head) {
         Ok(Owner::There(owner)) if client.fresh => return After::Move(owner),
         Ok(owner) => owner,
         Err(fault) => return refuse(connection, &changes.response, record, &fault).await,
@@ -181,6 +180,14 @@ async fn mcp_request(
     if responder.is_gone() { After::Close } else { After::Next }
 }
 
+/// Whose request it is.
+fn owner_of(shard: &Shard, backend: &super::BackendState, head: &RequestHead) -> Result<Owner, Fault> {
+    match mcp::old_front::part(head) {
+        None => mcp::owner(shard, backend, head.headers.known(Known::McpSessionId)),
+        Some(part) => mcp::old_front::owner(shard, backend, &part),
+    }
+}
+
 /// Serves an MCP request on the shard of its session, wherever the answer goes.
 #[allow(clippy::too_many_arguments, reason = "the parts of one request")]
 async fn endpoint(
@@ -196,6 +203,16 @@ async fn endpoint(
     let session = match owner {
         Owner::Here(session) => Some(session),
         Owner::Nobody | Owner::There(_) => None,
+        Owner::NewConversation => {
+            Box::pin(mcp::old_front::stream(shard, backend, head, responder, record)).await;
+            return record.answered(responder);
+        }
+        Owner::Conversation(conversation) => {
+            let passed_on = mcp::upstream::passed_on(&head.headers, edits).freeze();
+            let context = mcp::conversation::Context { shard, backend, passed_on };
+            Box::pin(mcp::old_front::message(&conversation, context, body, responder, record)).await;
+            return record.answered(responder);
+        }
     };
     match (&head.method, session) {
         (HttpMethod::Post, session) => {
@@ -223,8 +240,7 @@ async fn endpoint(
             let _ = responder.whole(200, None, Bytes::new()).await;
         }
     }
-    record.status = responder.status();
-    record.bytes_out = responder.bytes_out();
+    record.answered(responder);
 }
 
 /// Sends a request to the shard of its session and relays the answer.
@@ -289,11 +305,11 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     });
     let outcome = match &backend {
         None => Err(Fault::new(Kind::NoRoute, "no route")),
-        Some(backend) => mcp::owner(shard, backend, forwarded.head.headers.known(Known::McpSessionId)),
+        Some(backend) => owner_of(shard, backend, &forwarded.head),
     };
     let edits = route.map(|(route, matched)| request_edits(route, &view, &matched)).unwrap_or_default();
     match (outcome, backend) {
-        (Ok(owner @ Owner::Here(_)), Some(backend)) => {
+        (Ok(owner @ (Owner::Here(_) | Owner::Conversation(_))), Some(backend)) => {
             endpoint(shard, &backend, owner, &forwarded.head, forwarded.body, &edits, &mut responder, &mut record)
                 .await;
         }

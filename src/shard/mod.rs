@@ -9,6 +9,7 @@ pub mod accept;
 pub mod connection;
 pub mod mcp;
 pub mod metrics;
+pub mod outbox;
 pub mod proxy;
 pub mod record;
 pub mod responder;
@@ -25,6 +26,7 @@ use agentlane_link::client::{ClientLimits, Pool};
 use agentlane_link::server::ServerLimits;
 use agentlane_runtime as runtime;
 use agentlane_runtime::channel::{Receiver, Sender};
+use bytes::Bytes;
 
 use crate::backend::mcp::{McpBackend, StdioTarget, TargetKind};
 use crate::fault::{Fault, Kind};
@@ -35,6 +37,7 @@ use crate::protocol::mcp::seal::Sealer;
 use crate::session::{Session, SessionTable};
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::AccessLog;
+use mcp::conversation::Conversation;
 use metrics::{Metrics, RouteCells};
 
 /// How often the access log's buffer goes out, however little is in it.
@@ -64,6 +67,8 @@ pub struct Shard {
     pub sessions: RefCell<SessionTable>,
     /// Conversations of the gateway's own (see [`mcp::open::internal`]), by their serial.
     pub internal: RefCell<HashMap<u64, Rc<Session>>>,
+    /// Clients of the transport of 2024-11-05, by the ids of their streams; no more than sessions.
+    pub conversations: RefCell<HashMap<Bytes, Rc<Conversation>>>,
     pub metrics: Metrics,
     pub drain: Drain,
     active: RefCell<Rc<Active>>,
@@ -155,6 +160,7 @@ impl Shard {
             pool: Pool::new(parts.upstream),
             sessions: RefCell::new(SessionTable::new(parts.sessions_max)),
             internal: RefCell::default(),
+            conversations: RefCell::default(),
             metrics: parts.metrics,
             drain: Drain::new(),
             backends: RefCell::new(backends),
@@ -301,6 +307,7 @@ impl Shard {
     async fn drain_all(self: &Rc<Self>) {
         self.listeners.borrow_mut().stop_all();
         self.drain.start();
+        self.conversations.borrow().values().filter(|one| !one.has_begun()).for_each(|one| one.close());
         // Streams that clients hold open end when their sessions do.
         let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
         sessions.iter().filter(|session| session.in_flight.borrow().is_empty()).for_each(|s| s.hang_up());

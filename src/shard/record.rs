@@ -5,6 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use quanta::Instant;
 
+use super::responder::Responder;
 use crate::fault::Fault;
 use crate::session::Leg;
 
@@ -40,6 +41,12 @@ impl Record {
             session: None,
             fault: None,
         }
+    }
+
+    /// Notes what was answered.
+    pub fn answered(&mut self, responder: &Responder<'_>) {
+        self.status = responder.status();
+        self.bytes_out = responder.bytes_out();
     }
 
     /// Notes a fault; the first one counts.

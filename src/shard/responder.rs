@@ -9,6 +9,7 @@ use agentlane_wire::h1::{Framing, HeadWriter};
 use agentlane_wire::json;
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::outbox::Outbox;
 use crate::mesh::{ReplyHeaders, ReplyPart};
 use crate::protocol::mcp::streams::{EventId, STANDALONE};
 use crate::request::HeaderEdits;
@@ -34,7 +35,12 @@ pub struct Responder<'a> {
 enum Out<'a> {
     Connection(&'a mut Connection),
     Mesh(Sender<ReplyPart>),
-    Collect { session: Rc<Session>, response: Option<Bytes> },
+    Collect {
+        session: Rc<Session>,
+        response: Option<Bytes>,
+    },
+    /// Whole messages, whatever they are.
+    Outbox(Rc<Outbox>),
 }
 
 const JSON: &[u8] = b"application/json";
@@ -53,6 +59,11 @@ impl<'a> Responder<'a> {
     /// For one element of a batch. What is no answer goes to the session's own stream.
     pub fn collect(session: Rc<Session>) -> Self {
         Self::new(Out::Collect { session, response: None }, HeaderEdits::default())
+    }
+
+    /// For a client that gets all its messages one way.
+    pub fn outbox(outbox: Rc<Outbox>) -> Self {
+        Self::new(Out::Outbox(outbox), HeaderEdits::default())
     }
 
     fn new(out: Out<'a>, edits: HeaderEdits) -> Self {
@@ -75,7 +86,7 @@ impl<'a> Responder<'a> {
 
     /// Whether bytes go to a client as they are written, rather than into a message of their own.
     pub fn is_direct(&self) -> bool {
-        !matches!(self.out, Out::Collect { .. })
+        matches!(self.out, Out::Connection(_) | Out::Mesh(_))
     }
 
     pub fn is_gone(&self) -> bool {
@@ -140,6 +151,10 @@ impl<'a> Responder<'a> {
     pub async fn whole(&mut self, status: u16, content_type: Option<&'static [u8]>, body: Bytes) -> Result<(), Gone> {
         self.note(status);
         self.bytes_out += body.len() as u64;
+        if let Out::Outbox(outbox) = &self.out {
+            let outcome = if body.is_empty() { Ok(()) } else { outbox.push(body).await.map_err(drop) };
+            return self.noted(outcome);
+        }
         let headers = self.headers(content_type);
         let outcome = match &mut self.out {
             Out::Connection(connection) => {
@@ -154,6 +169,7 @@ impl<'a> Responder<'a> {
                 }
                 Ok(())
             }
+            Out::Outbox(_) => Ok(()),
         };
         self.noted(outcome)
     }
@@ -181,7 +197,7 @@ impl<'a> Responder<'a> {
                 self.gone |= begun.is_err();
             }
             Out::Mesh(reply) => self.gone |= reply.try_send(ReplyPart::Head { status, headers, length }).is_err(),
-            Out::Collect { .. } => {}
+            Out::Collect { .. } | Out::Outbox(_) => {}
         }
     }
 
@@ -194,7 +210,7 @@ impl<'a> Responder<'a> {
         let outcome = match &mut self.out {
             Out::Connection(connection) => connection.write_chunk([data].into_iter().collect()).await.map_err(drop),
             Out::Mesh(reply) => reply.send(ReplyPart::Data(data)).await.map_err(drop),
-            Out::Collect { .. } => Ok(()),
+            Out::Collect { .. } | Out::Outbox(_) => Ok(()),
         };
         self.noted(outcome)
     }
@@ -207,7 +223,7 @@ impl<'a> Responder<'a> {
         let outcome = match &mut self.out {
             Out::Connection(connection) => connection.finish().await.map_err(drop),
             Out::Mesh(reply) => reply.send(ReplyPart::End).await.map_err(drop),
-            Out::Collect { .. } => Ok(()),
+            Out::Collect { .. } | Out::Outbox(_) => Ok(()),
         };
         self.noted(outcome)
     }
@@ -243,12 +259,29 @@ impl<'a> Responder<'a> {
             }
             return Ok(());
         }
+        if let Out::Outbox(outbox) = &self.out {
+            let outcome = outbox.push(message.clone()).await.map_err(drop);
+            return self.noted(outcome);
+        }
         self.scratch.clear();
         if let Some(id) = id {
             self.scratch.put_slice(b"id: ");
             self.scratch.put_slice(id.render().as_bytes());
             self.scratch.put_slice(b"\n");
         }
+        self.put_data(message).await
+    }
+
+    /// An event of another kind than `message`, or of that kind by name.
+    pub async fn named_event(&mut self, name: &'static str, data: &[u8]) -> Result<(), Gone> {
+        self.scratch.clear();
+        self.scratch.put_slice(b"event: ");
+        self.scratch.put_slice(name.as_bytes());
+        self.scratch.put_slice(b"\n");
+        self.put_data(data).await
+    }
+
+    async fn put_data(&mut self, message: &[u8]) -> Result<(), Gone> {
         self.scratch.put_slice(b"data: ");
         // JSON text has line breaks only between tokens: a line of its own for each piece, joined again by the reader.
         for (at, line) in message.split(|&byte| byte == b'\n' || byte == b'\r').enumerate() {
@@ -291,7 +324,7 @@ impl<'a> Responder<'a> {
         match &self.out {
             Out::Connection(connection) => connection.closed().await,
             // The other shard drops its end; the next write tells.
-            Out::Mesh(_) | Out::Collect { .. } => std::future::pending().await,
+            Out::Mesh(_) | Out::Collect { .. } | Out::Outbox(_) => std::future::pending().await,
         }
     }
 

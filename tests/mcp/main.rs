@@ -6,6 +6,7 @@ mod failing_targets;
 mod federation;
 mod messages;
 mod modern_targets;
+mod old_clients;
 mod old_targets;
 mod shards;
 mod streams;

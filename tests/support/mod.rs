@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod mcp_client;
 pub mod mcp_server;
 pub mod modern_server;
+pub mod sse_client;
 pub mod sse_server;
 pub mod upstream;
 pub mod wire;

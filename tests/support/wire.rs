@@ -34,6 +34,8 @@ pub struct Event {
     pub id: Option<String>,
     pub data: Option<String>,
     pub retry: Option<u64>,
+    /// The event's type, where it has one.
+    pub name: Option<String>,
 }
 
 impl Head {
@@ -342,6 +344,7 @@ fn parse_event(block: &str) -> Option<Event> {
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "id" => event.id = Some(value.to_owned()),
+            "event" => event.name = Some(value.to_owned()),
             "retry" => event.retry = value.parse().ok(),
             "data" => match &mut event.data {
                 Some(data) => *data = format!("{data}\n{value}"),

@@ -137,7 +137,11 @@ fn defaults() {
         ("mcp", &HostPattern::Any, Protocol::Http)
     );
     let route = &listener.routes[0];
-    assert_eq!(route.matches[0].path, PathMatch::Prefix(UrlPath("/mcp".to_owned())));
+    let paths: Vec<&PathMatch> = route.matches.iter().map(|each| &each.path).collect();
+    assert_eq!(
+        paths,
+        ["/mcp", "/sse"].map(|path| PathMatch::Prefix(UrlPath(path.to_owned()))).iter().collect::<Vec<_>>()
+    );
     let BackendKind::Mcp(mcp) = &document.backend(route.backends[0].backend).kind else { panic!("not MCP") };
     assert_eq!((mcp.prefix, mcp.failure), (PrefixMode::Conditional, FailureMode::FailOpen));
     assert_eq!((mcp.deadline, mcp.session_idle_timeout), (Duration::from_secs(10), Duration::from_secs(1800)));

@@ -4,6 +4,7 @@
 pub mod call;
 pub mod child;
 pub mod close;
+pub mod conversation;
 pub mod era;
 pub mod inbound;
 pub mod leg;
@@ -11,6 +12,7 @@ pub mod listen;
 pub mod lists;
 mod mcp_fault;
 pub mod modern_leg;
+pub mod old_front;
 pub mod open;
 pub mod relay;
 pub mod routing;
@@ -20,6 +22,8 @@ pub mod upstream;
 pub use mcp_fault::session_unknown;
 
 use std::rc::Rc;
+
+use conversation::Conversation;
 
 use agentlane_runtime as runtime;
 use agentlane_wire::h1::{Known, Method as HttpMethod};
@@ -33,6 +37,7 @@ use crate::policy::cors::Cors;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::revision::Revision;
+use crate::protocol::mcp::sse2024;
 use crate::request::{RequestView, host_of};
 use crate::session::Session;
 use crate::shard::record::Record;
@@ -52,6 +57,9 @@ pub enum Owner {
     Here(Rc<Session>),
     /// On that shard.
     There(usize),
+    /// It begins a conversation of the transport of 2024-11-05, or belongs to one.
+    NewConversation,
+    Conversation(Rc<Conversation>),
 }
 
 /// What can be refused before the body is read.
@@ -78,7 +86,10 @@ pub fn guard(view: &RequestView<'_>, backend: &McpBackend, cors: Option<&Cors>, 
             if !upstream::media_type_is(content_type, "application/json") {
                 return Err(Fault::new(Kind::UnsupportedMediaType, "content-type must be application/json"));
             }
-            if !usual && (!accepts("application/json") || !accepts("text/event-stream")) {
+            let is_both = || accepts("application/json") && accepts("text/event-stream");
+            // A client of 2024-11-05 gets no answer here, and need not say what it takes.
+            let is_old = || sse2024::is_served_at(view.path) && sse2024::session_of(view.query).is_some();
+            if !usual && !is_both() && !is_old() {
                 let message = "client must accept both application/json and text/event-stream";
                 return Err(Fault::new(Kind::NotAcceptable, message));
             }
@@ -146,6 +157,11 @@ pub fn owner(shard: &Shard, backend: &BackendState, id: Option<&[u8]>) -> Result
         }
         return Ok(Owner::Here(session));
     }
+    owner_elsewhere(shard, id)
+}
+
+/// The other shard that an id was made on.
+fn owner_elsewhere(shard: &Shard, id: &[u8]) -> Result<Owner, Fault> {
     let sealed = shard.sealer.open_session_id(id).ok_or_else(mcp_fault::session_unknown)?;
     let owner = usize::from(sealed.shard);
     if owner == shard.index || owner >= shard.peers.len() {

@@ -407,7 +407,9 @@ impl Sink<'_, '_> {
     /// it does not hold a connection meanwhile either; gives the stream that it will come back to.
     async fn send_away(&mut self, retry: Option<u64>) -> Option<u32> {
         let (stream, claim) = self.stream?;
-        if !self.call.session.revision.has_priming_events() {
+        // Whoever gets all its messages one way could not come back.
+        let can_return = self.responder.as_ref().is_none_or(|responder| responder.is_direct());
+        if !self.call.session.revision.has_priming_events() || !can_return {
             return None;
         }
         let responder = self.responder.take()?;

@@ -2,6 +2,7 @@
 //
 //   client.mjs URL --target NAME[=PREFIX] [--target ...] [--only FEATURE,...] [--skip FEATURE=REASON] [--gateway]
 //   client.mjs --stdio 'COMMAND ARGS' --target NAME[=PREFIX]
+//   client.mjs URL --sse ...                  over HTTP+SSE of 2024-11-05; URL is the stream's
 //
 // NAME is a key of targets.json; PREFIX is what a federation puts before the target's tool and prompt names.
 // --gateway: an ended session must be answered 404, as the specification says, even where the target itself differs.
@@ -11,6 +12,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import * as mcp from '@modelcontextprotocol/sdk/types.js';
@@ -26,8 +28,9 @@ const TARGETS = JSON.parse(readFileSync(new URL('targets.json', import.meta.url)
 
 /** One connected client and everything that the server sent without being asked. */
 class Session {
-  constructor({ url, command }) {
+  constructor({ url, command, sse }) {
     this.url = url;
+    this.sse = sse;
     this.command = command;
     this.logs = [];
     this.updated = [];
@@ -44,7 +47,7 @@ class Session {
     this.#listen();
     this.transport = this.command
       ? new StdioClientTransport({ command: this.command[0], args: this.command.slice(1), stderr: 'ignore' })
-      : new StreamableHTTPClientTransport(this.url);
+      : new (this.sse ? SSEClientTransport : StreamableHTTPClientTransport)(this.url);
     await this.client.connect(this.transport);
     return this;
   }
@@ -391,6 +394,7 @@ const { values: options, positionals } = parseArgs({
     only: { type: 'string' },
     skip: { type: 'string', multiple: true, default: [] },
     stdio: { type: 'string' },
+    sse: { type: 'boolean', default: false },
     gateway: { type: 'boolean', default: false },
   },
 });
@@ -422,17 +426,18 @@ const targets = (options.target ?? []).map((given) => {
 });
 if (!targets.length) throw new Error('give at least one --target');
 const stdio = options.stdio?.split(' ');
-const session = new Session(stdio ? { command: stdio } : { url: new URL(positionals[0]) });
+const session = new Session(stdio ? { command: stdio } : { url: new URL(positionals[0]), sse: options.sse });
+const single = stdio ? 'stdio' : options.sse && 'sse'; // one channel: nothing to resume, no id to end
 try {
   await session.open();
   for (const target of targets) {
     for (const [name, feature] of Object.entries(FEATURES)) {
-      const reason = skipped[name] ?? target.skip[name] ?? (stdio && name === 'resume' ? 'stdio has no streams to resume' : undefined);
+      const reason = skipped[name] ?? target.skip[name] ?? (single && name === 'resume' ? `${single} has no streams to resume` : undefined);
       await report(`${target.label}/${name}`, reason, () => feature(session, target, target.named));
     }
   }
   await report('together', skipped.together, () => together(session, targets));
-  await report('session_end', skipped.session_end ?? (stdio && 'stdio has no session id'), () => session_end(session, targets, options.gateway));
+  await report('session_end', skipped.session_end ?? (single && `${single} has no session id`), () => session_end(session, targets, options.gateway));
   await session.client.close();
 } catch (error) {
   await report('connect', undefined, () => Promise.reject(error));

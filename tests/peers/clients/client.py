@@ -3,6 +3,7 @@
     client.py URL --target NAME[=PREFIX] [--target ...] [--only FEATURE,...] [--skip FEATURE=REASON] [--gateway]
               [--mode legacy|auto]
     client.py --stdio 'COMMAND ARGS' --target NAME[=PREFIX]
+    client.py URL --sse ...                   over HTTP+SSE of 2024-11-05; URL is the stream's
 
 NAME is a key of targets.json; PREFIX is what a federation puts before the target's tool and prompt names.
 --gateway: an ended session must be answered 404, as the specification says, even where the target itself differs.
@@ -25,6 +26,7 @@ import anyio
 import mcp_types as types
 from mcp import StdioServerParameters
 from mcp.client.client import Client
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
@@ -62,6 +64,8 @@ class Session:
             if self.options.stdio:
                 command, *args = shlex.split(self.options.stdio)
                 transport = StdioServerParameters(command=command, args=args)
+            elif self.options.sse:
+                transport = sse_client(self.options.url)
             else:
                 self.http = await stack.enter_async_context(create_mcp_http_client())
                 self.http.event_hooks["response"].append(self._note_session)
@@ -519,6 +523,7 @@ def arguments():
     parser.add_argument("--only", type=lambda names: names.split(","))
     parser.add_argument("--skip", action="append", default=[])
     parser.add_argument("--stdio")
+    parser.add_argument("--sse", action="store_true")
     parser.add_argument("--gateway", action="store_true")
     parser.add_argument("--mode", choices=["legacy", "auto"], default="legacy")
     return parser.parse_args()
@@ -539,6 +544,8 @@ async def main():
     options = arguments()
     targets = [chosen(given) for given in options.target]
     skipped = dict(entry.split("=", 1) for entry in options.skip)
+    # One channel: nothing to resume, no id to end.
+    single = "stdio" if options.stdio else "sse" if options.sse else None
     tally = {"passed": 0, "failed": 0, "skipped": 0}
 
     async def report(feature, reason, run):
@@ -561,11 +568,11 @@ async def main():
                 for feature in FEATURES:
                     name = feature.__name__
                     reason = skipped.get(name) or target["skip"].get(name)
-                    if options.stdio and name == "resume":
-                        reason = "stdio has no streams to resume"
+                    if single and name == "resume":
+                        reason = f"{single} has no streams to resume"
                     await report(f"{target['label']}/{name}", reason, lambda: feature(session, target, target["named"]))
             await report("together", skipped.get("together"), lambda: together(session, targets))
-            reason = skipped.get("session_end") or ("stdio has no session id" if options.stdio else None)
+            reason = skipped.get("session_end") or (f"{single} has no session id" if single else None)
             await report("session_end", reason, lambda: session_end(session, targets))
 
     try:

@@ -1,0 +1,270 @@
+//! A client for which everything is one conversation: messages come one by one, and all that there is to say goes back on one
+//! channel, in the order in which it is said. HTTP+SSE of 2024-11-05 and standard streams are such. It does not know which.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use agentlane_runtime as runtime;
+use agentlane_runtime::local::Notify;
+use agentlane_wire::json::{self, Envelope, MessageKind};
+use bytes::Bytes;
+
+use super::{Incoming, close, mcp_fault, method_of, open, scan_fault};
+use crate::fault::{Fault, Kind};
+use crate::limits::SESSION_IN_FLIGHT_MAX;
+use crate::protocol::mcp::error;
+use crate::protocol::mcp::method::Method;
+use crate::protocol::mcp::streams::{Claim, Next, STANDALONE};
+use crate::session::Session;
+use crate::shard::outbox::Outbox;
+use crate::shard::record::Record;
+use crate::shard::responder::Responder;
+use crate::shard::{BackendState, Shard};
+
+pub struct Conversation {
+    /// [`McpBackend::key`](crate::backend::mcp::McpBackend) of the endpoint.
+    backend: Rc<str>,
+    /// What is said to the client because of something that it asked.
+    outbox: Rc<Outbox>,
+    /// From `initialize` on, with our claim on what belongs to no request.
+    session: RefCell<Option<(Rc<Session>, Claim)>>,
+    /// `initialize` is under way.
+    opening: Cell<bool>,
+    /// Requests that are worked on.
+    running: Cell<usize>,
+    /// One of the two before has changed.
+    settled: Notify,
+}
+
+/// A message that nothing can be made of.
+pub struct Refusal {
+    /// Its id, as JSON text, where it could be read.
+    pub id: Option<Bytes>,
+    pub fault: Fault,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Refusal { id: None, fault }
+    }
+}
+
+/// What comes with a message.
+pub struct Context<'a> {
+    pub shard: &'a Rc<Shard>,
+    pub backend: &'a Rc<BackendState>,
+    /// The client's headers that targets get as well.
+    pub passed_on: Bytes,
+}
+
+impl Conversation {
+    pub fn new(backend: &BackendState) -> Rc<Self> {
+        Rc::new(Conversation {
+            backend: Rc::from(backend.config.key.as_str()),
+            outbox: Rc::default(),
+            session: RefCell::default(),
+            opening: Cell::new(false),
+            running: Cell::new(0),
+            settled: Notify::new(),
+        })
+    }
+
+    pub fn belongs_to(&self, backend: &BackendState) -> bool {
+        *self.backend == *backend.config.key
+    }
+
+    pub fn session(&self) -> Option<Rc<Session>> {
+        self.session.borrow().as_ref().map(|(session, _)| session.clone())
+    }
+
+    /// Whether the client has begun what it came for.
+    pub fn has_begun(&self) -> bool {
+        self.opening.get() || self.session.borrow().is_some()
+    }
+
+    /// Takes one message. A request goes on by itself; all else is done on return, so that what comes after it in time comes
+    /// after it at the targets.
+    pub async fn take(self: &Rc<Self>, context: Context<'_>, body: Bytes) -> Result<(), Refusal> {
+        if self.outbox.is_closed() {
+            return Err(mcp_fault::session_unknown().into());
+        }
+        if json::is_batch(&body) {
+            return self.batch(context, body).await;
+        }
+        let envelope = json::scan(&body, &super::SCAN_LIMITS).map_err(|fault| scan_fault(&fault))?;
+        let id = envelope.answer_id().and_then(|range| range.of(&body)).map(Bytes::copy_from_slice);
+        match envelope.kind {
+            MessageKind::Invalid(reason) => {
+                Err(Refusal { id, fault: Fault::new(Kind::InvalidRequest, reason.message()) })
+            }
+            MessageKind::Request => {
+                self.request(context, id.unwrap_or_default(), body, &envelope).await;
+                Ok(())
+            }
+            // Before a session there is nothing that they could be about.
+            _ if self.session.borrow().is_none() => Ok(()),
+            _ => {
+                self.serve(&context, body).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn request(self: &Rc<Self>, context: Context<'_>, id: Bytes, body: Bytes, envelope: &Envelope) {
+        let method = method_of(&body, envelope);
+        let begun = self.has_begun();
+        let answer = match method {
+            Some(Method::Initialize) if !begun => return self.initialize(context, id, body, *envelope),
+            Some(Method::Initialize) => {
+                let fault = Fault::new(Kind::AlreadyInitialized, "the session is initialized");
+                error::fault_response(Some(&id), &fault)
+            }
+            Some(Method::Ping) => error::result_response(&id, b"{}"),
+            _ if self.session.borrow().is_none() => {
+                let fault = Fault::new(Kind::SessionMissing, "initialize comes first");
+                error::fault_response(Some(&id), &fault)
+            }
+            _ if self.running.get() >= SESSION_IN_FLIGHT_MAX => {
+                error::fault_response(Some(&id), &mcp_fault::overloaded())
+            }
+            _ => return self.spawn(context, body),
+        };
+        let _ = self.outbox.push(answer).await;
+    }
+
+    /// Only where the revision has batches: its elements are served side by side, and answered as one.
+    async fn batch(self: &Rc<Self>, context: Context<'_>, body: Bytes) -> Result<(), Refusal> {
+        let has_batches = self.session().is_some_and(|session| session.revision.has_batches());
+        if !has_batches {
+            return Err(Fault::new(Kind::BatchForbidden, "this revision has no batches").into());
+        }
+        if self.running.get() >= SESSION_IN_FLIGHT_MAX {
+            return Err(mcp_fault::overloaded().into());
+        }
+        self.spawn(context, body);
+        Ok(())
+    }
+
+    /// Serves requests as a task.
+    fn spawn(self: &Rc<Self>, context: Context<'_>, body: Bytes) {
+        let this = self.clone();
+        let (shard, backend, passed_on) = (context.shard.clone(), context.backend.clone(), context.passed_on);
+        this.running.set(this.running.get() + 1);
+        runtime::spawn(async move {
+            this.serve(&Context { shard: &shard, backend: &backend, passed_on }, body).await;
+            this.running.set(this.running.get() - 1);
+            this.settled.notify_all();
+        });
+    }
+
+    async fn serve(&self, context: &Context<'_>, body: Bytes) {
+        let Context { shard, backend, passed_on } = context;
+        let incoming = Incoming { shard, backend, session: self.session(), passed_on, prefers_events: false };
+        let mut record = Record::new();
+        let mut responder = Responder::outbox(self.outbox.clone());
+        super::post(incoming, body, &mut responder, &mut record).await;
+        shard.metrics.mcp(&record);
+    }
+
+    fn initialize(self: &Rc<Self>, context: Context<'_>, id: Bytes, body: Bytes, envelope: Envelope) {
+        let this = self.clone();
+        let (shard, backend) = (context.shard.clone(), context.backend.clone());
+        this.opening.set(true);
+        runtime::spawn(async move {
+            let mut record = Record::new();
+            record.mcp_method = Some(Method::Initialize.label());
+            let opened = open::initialize(&shard, &backend, &body, &envelope).await;
+            let answer = match opened {
+                Ok((session, response)) => this.begin(&shard, session).map(|()| response),
+                Err(fault) => Err(fault),
+            };
+            let answer = answer.unwrap_or_else(|fault| {
+                record.fault(&fault);
+                tracing::warn!(target: "agentlane::mcp", %fault, "a client could not be initialized");
+                error::fault_response(Some(&id), &fault)
+            });
+            this.opening.set(false);
+            let _ = this.outbox.push(answer).await;
+            this.settled.notify_all();
+            shard.metrics.mcp(&record);
+        });
+    }
+
+    /// Takes the session, unless the client has left meanwhile.
+    fn begin(&self, shard: &Rc<Shard>, session: Rc<Session>) -> Result<(), Fault> {
+        let claim = session.streams.borrow_mut().claim(STANDALONE, None);
+        let Some(claim) = claim.filter(|_| !self.outbox.is_closed()) else {
+            close::end(shard, &session);
+            return Err(mcp_fault::session_unknown());
+        };
+        *self.session.borrow_mut() = Some((session, claim));
+        Ok(())
+    }
+
+    /// Waits until `initialize` is answered, if it is under way.
+    pub async fn opened(&self) {
+        while self.opening.get() {
+            self.settled.notified().await;
+        }
+    }
+
+    /// Waits until no request is worked on.
+    pub async fn idle(&self) {
+        while self.opening.get() || self.running.get() > 0 {
+            self.settled.notified().await;
+        }
+    }
+
+    /// The next message for the client; `None` at the end. May be dropped while it waits.
+    pub async fn next(&self) -> Option<Bytes> {
+        loop {
+            if let Some(message) = self.outbox.pop() {
+                return Some(message);
+            }
+            if self.outbox.is_closed() {
+                return None;
+            }
+            let session = self.session.borrow().clone();
+            let Some((session, claim)) = session else {
+                self.outbox.changed.notified().await;
+                continue;
+            };
+            if session.ended.get() || session.hung_up.get() {
+                return None;
+            }
+            let next = session.streams.borrow_mut().next(claim);
+            match next {
+                Next::Event(_, message) => {
+                    // A follower may wait for us.
+                    session.changed.notify_all();
+                    return Some(message);
+                }
+                Next::End | Next::Gone => return None,
+                Next::Wait => {
+                    let said = std::pin::pin!(self.outbox.changed.notified());
+                    let changed = std::pin::pin!(session.changed.notified());
+                    runtime::race(said, changed).await;
+                }
+            }
+        }
+    }
+
+    /// Nothing is said any more: `next` ends with what is there.
+    pub fn close(&self) {
+        self.outbox.close();
+    }
+
+    /// The client has left: the session ends, and what still runs for it, since nobody could hear the answers.
+    pub fn end(&self, shard: &Rc<Shard>) {
+        self.close();
+        let Some(session) = self.session() else { return };
+        for request in session.in_flight.borrow().iter() {
+            request.cancelled.set(true);
+            if let Some(socket) = request.socket.take() {
+                // SAFETY: shutdown(2) has no memory effects; the relay takes the number out before the socket is closed.
+                unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+            }
+        }
+        close::end(shard, &session);
+    }
+}

@@ -1,98 +1,187 @@
-"""Conformance fixture on the Python SDK: offers what fixture.json says, like its twin fixture.mjs.
+"""Conformance fixture on the Python SDK v2: offers what fixture.json says, in both eras.
 
-    fixture.py [--port N] [--stdio]
+    fixture.py [--port N] [--stdio] [--era both|modern|legacy]
+
+modern: answers nothing but 2026-07-28. legacy: knows no other revisions than those with `initialize`.
 """
 
 import collections
 import json
-import math
-import pathlib
-import re
+import sys
 
 import anyio
 import mcp_types as types
+import serving  # first: it silences the SDK's deprecations
+from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.runner import serve_loop
 from mcp.server.stdio import stdio_server
-from mcp.server.streamable_http import EventMessage, EventStore
-from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    PromptsListChanged,
+    ResourceUpdated,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
-from starlette.applications import Starlette
-from starlette.routing import Route
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from starlette.responses import JSONResponse
 
-import serving
+import dialog
+import offer
+import sessions
 
-FIXTURE = json.loads(pathlib.Path(__file__).with_name("fixture.json").read_text())
-LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
-STEP_S = 0.05
-RETRY_MS = 50
-EVENTS_MAX = 1000  # per session; older ones cannot be replayed any more
-TEMPLATE = re.compile(r"test://template/([^/]+)/data")
-WATCHED = "test://watched-resource"
-
-
-class State:
-    """What a session remembers."""
-
-    def __init__(self):
-        self.level = "debug"
-        self.subscribed = set()
-        self.cancelled = 0
-        self.extra = False
+MISSING_CAPABILITY = -32021
+UNSUPPORTED_VERSION = -32022
+NOT_FOUND = {True: -32602, False: -32002}  # by whether the era is modern
+CACHED = ["server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"]
+RELATED = {
+    "elicitation/create": (types.ElicitRequest, types.ElicitResult),
+    "sampling/createMessage": (types.CreateMessageRequest, types.CreateMessageResultWithTools),
+    "roots/list": (types.ListRootsRequest, types.ListRootsResult),
+}
+BUS = InMemorySubscriptionBus()
+STATES: dict[str, offer.State] = collections.defaultdict(offer.State)
 
 
-STATES: dict[str, State] = collections.defaultdict(State)
+def modern(ctx) -> bool:
+    return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
 
 
-def state(ctx) -> State:
-    return STATES[ctx.request.headers.get("mcp-session-id", "") if ctx.request else "stdio"]
+def state(ctx) -> offer.State:
+    """What the session remembers; without sessions, the process."""
+    session = ctx.request.headers.get("mcp-session-id", "") if ctx.request else "stdio"
+    return STATES["" if modern(ctx) else session]
 
 
-def text(value: str) -> dict:
-    return {"content": [{"type": "text", "text": value}]}
+def declared(ctx) -> dict:
+    capabilities = ctx.session.client_capabilities
+    return capabilities.model_dump(by_alias=True, mode="json", exclude_none=True) if capabilities else {}
 
 
-def failure(value: str) -> dict:
-    return {**text(value), "isError": True}
+class Reach(offer.Call):
+    """How a running tool reaches its client; `params` are those of the request."""
+
+    def __init__(self, ctx, params):
+        self.ctx, self.params = ctx, params
+        self.token = (ctx.meta or {}).get("progress_token")
+
+    async def converse(self, talk, arguments):
+        return await (self._ask_back if modern(self.ctx) else self._ask)(talk, arguments)
+
+    async def _ask_back(self, talk, arguments):
+        """Answers with what is still asked, as the era without sessions has it."""
+        try:
+            given = dialog.unseal(self.params.request_state) if self.params.request_state else None
+        except ValueError as wrong:
+            raise MCPError(types.INVALID_PARAMS, str(wrong)) from None
+        answers = {key: dumped(answer) for key, answer in (self.params.input_responses or {}).items()}
+        capabilities = declared(self.ctx)
+        asked, after, text = dialog.advance(talk, arguments, capabilities, given, answers)
+        if asked is None:
+            return text
+        for request in asked.values():
+            if not dialog.allowed(request, capabilities):
+                missing = {"requiredCapabilities": dialog.needed(request)}
+                raise MCPError(MISSING_CAPABILITY, f"{request['method']} is not declared", missing)
+        sealed = {"requestState": dialog.seal(after)} if talk.get("state") else {}
+        return {"resultType": "input_required", "inputRequests": asked, **sealed}
+
+    async def _ask(self, talk, arguments):
+        """Sends requests to the client, round after round."""
+        capabilities = declared(self.ctx)
+        asked, after, text = dialog.advance(talk, arguments, capabilities)
+        while asked is not None:
+            answers = {}
+            for key, request in asked.items():
+                if not dialog.allowed(request, capabilities):
+                    return offer.failure(f"client does not support {json.dumps(dialog.needed(request))}")
+                answers[key] = dumped(await self._send(request))
+            asked, after, text = dialog.advance(talk, arguments, capabilities, after, answers)
+        return text
+
+    async def _send(self, request):
+        kind, result = RELATED[request["method"]]
+        message = kind.model_validate({**request, "params": with_id(request)}, by_name=False)
+        related = ServerMessageMetadata(related_request_id=self.ctx.request_id)
+        return await self.ctx.session.send_request(message, result, metadata=related)
+
+    async def log(self, level, data):
+        if modern(self.ctx) or offer.LEVELS.index(level) >= offer.LEVELS.index(state(self.ctx).level):
+            await self.ctx.session.send_log_message(level, data, "fixture", related_request_id=self.ctx.request_id)
+
+    async def progress(self, value, total, message=None):
+        await self.ctx.session.report_progress(value, total, message)
+
+    async def close_stream(self):
+        if self.ctx.close_sse_stream:
+            await self.ctx.close_sse_stream()
+
+    async def changed(self, kind):
+        if modern(self.ctx):
+            await BUS.publish({"tools": ToolsListChanged, "prompts": PromptsListChanged}[kind]())
+        elif kind == "tools":
+            await self.ctx.session.send_tool_list_changed()
+        else:
+            await self.ctx.session.send_prompt_list_changed()
+
+    async def updated(self, uri):
+        if modern(self.ctx):
+            await BUS.publish(ResourceUpdated(uri=uri))
+            return True
+        if uri not in state(self.ctx).subscribed:
+            return False
+        await self.ctx.session.send_resource_updated(uri)
+        return True
 
 
-def tools(ctx) -> list[dict]:
-    if not state(ctx).extra:
-        return FIXTURE["tools"]
-    return [*FIXTURE["tools"], {"definition": FIXTURE["extra_tool"], "result": text("extra")}]
+def dumped(answer) -> dict:
+    return answer.model_dump(by_alias=True, mode="json", exclude_none=True) if hasattr(answer, "model_dump") else answer
 
 
+def with_id(request) -> dict:
+    """Legacy elicitations by URL have an id."""
+    params = request.get("params", {})
+    return {**params, "elicitationId": "fixture"} if params.get("mode") == "url" else params
+
+
+def served(handler):
+    """Turns a refusal into the SDK's error, and says of a result what every result must say in the modern era."""
+
+    async def handle(ctx, params):
+        try:
+            result = await handler(ctx, params)
+        except offer.Refusal as refusal:
+            raise MCPError(refusal.code, refusal.message, refusal.data) from None
+        return {"resultType": "complete", **result} if modern(ctx) else result
+
+    return handle
+
+
+@served
 async def list_tools(ctx, _):
-    return {"tools": [tool["definition"] for tool in tools(ctx)]}
+    return offer.list_tools(state(ctx))
 
 
+@served
 async def call_tool(ctx, params):
-    tool = next((tool for tool in tools(ctx) if tool["definition"]["name"] == params.name), None)
-    if tool is None:
-        raise MCPError(types.INVALID_PARAMS, f"unknown tool {params.name}")
-    if "result" in tool:
-        return tool["result"]
-    return await CALLS[params.name](ctx, params.arguments or {})
+    return await offer.call_tool(params.name, params.arguments or {}, state(ctx), Reach(ctx, params))
 
 
+@served
 async def list_resources(_ctx, _):
-    return {"resources": FIXTURE["resources"]}
+    return offer.list_resources()
 
 
+@served
 async def list_templates(_ctx, _):
-    return {"resourceTemplates": FIXTURE["templates"]}
+    return offer.list_templates()
 
 
-async def read_resource(_ctx, params):
-    uri = str(params.uri)
-    if uri in FIXTURE["contents"]:
-        return {"contents": [FIXTURE["contents"][uri]]}
-    found = TEMPLATE.fullmatch(uri)
-    if found is None:
-        raise MCPError(-32002, "resource not found", {"uri": uri})
-    body = {"id": found[1], "templateTest": True, "data": f"Data for ID: {found[1]}"}
-    return {"contents": [{"uri": uri, "mimeType": "application/json", "text": json.dumps(body)}]}
+@served
+async def read_resource(ctx, params):
+    return offer.read(str(params.uri), NOT_FOUND[modern(ctx)])
 
 
 async def subscribe(ctx, params):
@@ -110,162 +199,19 @@ async def set_level(ctx, params):
     return {}
 
 
+@served
 async def complete(_ctx, params):
-    values = [value for value in FIXTURE["completions"] if value.startswith(params.argument.value)]
-    return {"completion": {"values": values, "total": len(values), "hasMore": False}}
+    return offer.complete(params.argument.value)
 
 
+@served
 async def list_prompts(_ctx, _):
-    return {"prompts": FIXTURE["prompts"]}
+    return offer.list_prompts()
 
 
-async def get_prompt(_ctx, params):
-    prompt = next((prompt for prompt in FIXTURE["prompts"] if prompt["name"] == params.name), None)
-    if prompt is None:
-        raise MCPError(types.INVALID_PARAMS, f"unknown prompt {params.name}")
-    given = params.arguments or {}
-    for argument in prompt.get("arguments", []):
-        if argument["name"] not in given:
-            raise MCPError(types.INVALID_PARAMS, f"missing argument {argument['name']}")
-    contents = [content if isinstance(content, dict) else text(content)["content"][0] for content in PROMPTS[params.name](given)]
-    return {"description": prompt["description"], "messages": [{"role": "user", "content": content} for content in contents]}
-
-
-# What each prompt's messages hold; a plain string stands for a text block.
-PROMPTS = {
-    "test_simple_prompt": lambda _: ["This is a simple prompt for testing."],
-    "test_prompt_with_arguments": lambda given: [
-        f"Prompt with arguments: arg1='{given['arg1']}', arg2='{given['arg2']}'"
-    ],
-    "test_prompt_with_embedded_resource": lambda given: [
-        {
-            "type": "resource",
-            "resource": {
-                "uri": given["resourceUri"],
-                "mimeType": "text/plain",
-                "text": "Embedded resource content for testing.",
-            },
-        },
-        "Please process the embedded resource above.",
-    ],
-    "test_prompt_with_image": lambda _: [FIXTURE["image"], "Please analyze the image above."],
-}
-
-
-async def log(ctx, level: str, data: str) -> None:
-    if LEVELS.index(level) >= LEVELS.index(state(ctx).level):
-        await ctx.session.send_log_message(level, data, "fixture", related_request_id=ctx.request_id)
-
-
-async def with_logging(ctx, _):
-    await log(ctx, "info", "Tool execution started")
-    await anyio.sleep(STEP_S)
-    await log(ctx, "info", "Tool processing data")
-    await anyio.sleep(STEP_S)
-    await log(ctx, "info", "Tool execution completed")
-    return text("logged three messages")
-
-
-async def error(_ctx, _):
-    return failure("This tool intentionally returns an error for testing")
-
-
-async def with_progress(ctx, _):
-    for value in (0, 50, 100):
-        await ctx.session.report_progress(value, 100, f"step {value} of 100")
-        if value < 100:
-            await anyio.sleep(STEP_S)
-    return text(f"progress token {json.dumps((ctx.meta or {}).get('progress_token'))}")
-
-
-async def sampling(ctx, given):
-    if not ctx.session.client_capabilities.sampling:
-        return failure("client does not support sampling")
-    message = types.SamplingMessage(role="user", content=types.TextContent(text=given["prompt"]))
-    answer = await ctx.session.create_message([message], max_tokens=100, related_request_id=ctx.request_id)
-    return text(f"LLM response: {getattr(answer.content, 'text', '')}")
-
-
-def elicitation(tool: str, message: str | None = None):
-    """A tool that asks the user with the form that fixture.json keeps under the tool's name."""
-
-    async def call(ctx, given):
-        if not ctx.session.client_capabilities.elicitation:
-            return failure("client does not support elicitation")
-        answer = await ctx.session.elicit_form(message or given["message"], FIXTURE["forms"][tool], ctx.request_id)
-        prefix = "User response" if message is None else "Elicitation completed"
-        return text(f"{prefix}: action={answer.action}, content={json.dumps(answer.content or {})}")
-
-    return call
-
-
-async def reconnection(ctx, _):
-    if ctx.close_sse_stream:  # absent below 2025-11-25 and on stdio
-        await ctx.close_sse_stream()
-    await anyio.sleep(2 * STEP_S)
-    return text("Answered after the stream was closed")
-
-
-async def structured(_ctx, given):
-    content = {"sum": given["a"] + given["b"]}
-    return {**text(json.dumps(content)), "structuredContent": content}
-
-
-async def roots(ctx, _):
-    if not ctx.session.client_capabilities.roots:
-        return failure("client does not support roots")
-    related = ServerMessageMetadata(related_request_id=ctx.request_id)
-    answer = await ctx.session.send_request(types.ListRootsRequest(), types.ListRootsResult, metadata=related)
-    return text(json.dumps([str(root.uri) for root in answer.roots]))
-
-
-async def slow(ctx, given):
-    steps = math.ceil(given["seconds"] / STEP_S)
-    try:
-        for step in range(1, steps + 1):
-            await anyio.sleep(STEP_S)
-            await ctx.session.report_progress(step, steps)
-    except anyio.get_cancelled_exc_class():
-        state(ctx).cancelled += 1
-        raise
-    return text(f"slept {given['seconds']} s")
-
-
-async def cancellations(ctx, _):
-    return text(str(state(ctx).cancelled))
-
-
-async def touch(ctx, _):
-    if WATCHED not in state(ctx).subscribed:
-        return text("nobody subscribed")
-    await ctx.session.send_resource_updated(WATCHED)
-    return text("announced")
-
-
-async def toggle(ctx, _):
-    mine = state(ctx)
-    mine.extra = not mine.extra
-    await ctx.session.send_tool_list_changed()
-    return text("added" if mine.extra else "removed")
-
-
-# The tools whose result is not fixed.
-CALLS = {
-    "test_tool_with_logging": with_logging,
-    "test_error_handling": error,
-    "test_tool_with_progress": with_progress,
-    "test_sampling": sampling,
-    "test_elicitation": elicitation("test_elicitation"),
-    "test_elicitation_sep1034_defaults": elicitation("test_elicitation_sep1034_defaults", "Please review the defaults"),
-    "test_elicitation_sep1330_enums": elicitation("test_elicitation_sep1330_enums", "Please choose"),
-    "test_reconnection": reconnection,
-    "test_structured": structured,
-    "test_roots": roots,
-    "test_slow": slow,
-    "test_cancellations": cancellations,
-    "test_touch": touch,
-    "test_toggle": toggle,
-}
+@served
+async def get_prompt(ctx, params):
+    return await offer.prompt(params.name, params.arguments or {}, Reach(ctx, params))
 
 
 class Fixture(Server):
@@ -279,7 +225,8 @@ class Fixture(Server):
 SERVER = Fixture(
     "fixture-py",
     version="1.0.0",
-    instructions="Fixture of the conformance suite.",
+    instructions=offer.INSTRUCTIONS,
+    cache_hints={method: CacheHint(scope="public") for method in CACHED},
     on_list_tools=list_tools,
     on_call_tool=call_tool,
     on_list_resources=list_resources,
@@ -287,6 +234,7 @@ SERVER = Fixture(
     on_read_resource=read_resource,
     on_subscribe_resource=subscribe,
     on_unsubscribe_resource=unsubscribe,
+    on_subscriptions_listen=ListenHandler(BUS),
     on_list_prompts=list_prompts,
     on_get_prompt=get_prompt,
     on_completion=complete,
@@ -294,61 +242,53 @@ SERVER = Fixture(
 )
 
 
-class SessionEvents(EventStore):
-    """Keeps the newest events of one session for `Last-Event-ID`."""
+class OneEra:
+    """Refuses whatever belongs to the other era, as a server would that does not know it."""
 
-    def __init__(self):
-        self._events = collections.deque(maxlen=EVENTS_MAX)
-        self._next = 0
+    def __init__(self, app, era):
+        self.app, self.era = app, era
 
-    async def store_event(self, stream_id, message):
-        self._next += 1
-        self._events.append((str(self._next), stream_id, message))
-        return str(self._next)
+    async def __call__(self, scope, receive, send):
+        headers = dict(scope.get("headers", []))
+        version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+        is_modern = version != "" and version not in HANDSHAKE_PROTOCOL_VERSIONS
+        if scope["type"] == "http" and is_modern != (self.era == "modern"):
+            return await self.refusal(scope["method"], version)(scope, receive, send)
+        await self.app(scope, receive, send)
 
-    async def replay_events_after(self, last_event_id, send_callback):
-        events = list(self._events)
-        at = next((i for i, (event_id, _, _) in enumerate(events) if event_id == last_event_id), None)
-        if at is None:
-            return None
-        stream_id = events[at][1]
-        for event_id, stream, message in events[at + 1 :]:
-            if stream == stream_id and message is not None:
-                await send_callback(EventMessage(message, event_id))
-        return stream_id
-
-
-class Sessions(StreamableHTTPSessionManager):
-    """Stream ids are request ids, which repeat between sessions: every session gets an event store of its own."""
-
-    @property
-    def event_store(self):
-        return SessionEvents()
-
-    @event_store.setter
-    def event_store(self, _):
-        pass
+    def refusal(self, method, version):
+        if self.era == "legacy":
+            error = {"code": -32000, "message": "Bad Request: unsupported protocol version"}
+        elif method == "POST":
+            data = {"supported": list(MODERN_PROTOCOL_VERSIONS), "requested": version}
+            error = {"code": UNSUPPORTED_VERSION, "message": "unsupported protocol version", "data": data}
+        else:
+            return JSONResponse({}, 405, {"allow": "POST"})
+        return JSONResponse({"jsonrpc": "2.0", "error": error}, 400)
 
 
-def http_app() -> Starlette:
-    local = ["127.0.0.1", "localhost", "[::1]"]
-    hosts = [*local, *(f"{name}:*" for name in local)]
-    security = TransportSecuritySettings(
-        enable_dns_rebinding_protection=True, allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts]
-    )
-    sessions = Sessions(app=SERVER, security_settings=security, retry_interval=RETRY_MS, max_sessions=None)
-    route = Route("/mcp", endpoint=StreamableHTTPASGIApp(sessions))
-    return Starlette(routes=[route], lifespan=lambda _: sessions.run())
+async def only_modern(ctx, call_next):
+    """Refuses what has no modern envelope, on standard input."""
+    if not modern(ctx):
+        data = {"supported": list(MODERN_PROTOCOL_VERSIONS), "requested": ctx.protocol_version or ""}
+        raise MCPError(UNSUPPORTED_VERSION, "unsupported protocol version", data)
+    return await call_next(ctx)
 
 
-async def run_stdio() -> None:
+async def run_stdio(era: str) -> None:
+    if era == "modern":
+        SERVER.middleware.append(only_modern)
     async with stdio_server() as (reader, writer):
-        await SERVER.run(reader, writer, SERVER.create_initialization_options())
+        offers = SERVER.create_initialization_options()
+        if era == "legacy":
+            await serve_loop(SERVER, reader, writer, lifespan_state={}, init_options=offers)
+        else:
+            await SERVER.run(reader, writer, offers)
 
 
 if __name__ == "__main__":
-    options = serving.arguments()
+    options = serving.arguments(eras=True)
     if options.stdio:
-        anyio.run(run_stdio)
-    else:
-        serving.serve(http_app(), options.port)
+        sys.exit(anyio.run(run_stdio, options.era))
+    in_front = (lambda app: app) if options.era == "both" else (lambda app: OneEra(app, options.era))
+    serving.serve(sessions.http_app(SERVER, in_front), options.port)

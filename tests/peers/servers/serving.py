@@ -9,16 +9,17 @@ import socket
 import warnings
 
 import uvicorn
-from mcp.shared.exceptions import MCPDeprecationWarning
 
 # Roots, sampling and logging are deprecated by the newest revision, and exactly what these peers are for.
-warnings.filterwarnings("ignore", category=MCPDeprecationWarning)
+warnings.filterwarnings("ignore", message=".*deprecated as of 2026-07-28.*")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(eras: bool = False) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--stdio", action="store_true")
+    if eras:
+        parser.add_argument("--era", choices=["both", "modern", "legacy"], default="both")
     return parser.parse_args()
 
 

@@ -1,12 +1,12 @@
-// Hosts an MCP server over streamable HTTP on 127.0.0.1: sessions, event stores, Host and Origin checks.
-// Knows nothing of what the server offers.
+// Hosts MCP over streamable HTTP on 127.0.0.1: sessions, event stores, Host and Origin checks. Knows nothing of what a
+// server offers, and no SDK: transports of both TypeScript lines take the same options.
 import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
-import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
 
 const EVENTS_MAX = 1000; // per session; older ones cannot be replayed any more
 const RETRY_MS = 50; // short, so that tests which hang up do not wait for seconds
 const LOCAL_HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
+const PATH = '/mcp';
 
 /** Keeps the newest events of one session for `Last-Event-ID`. An event id is `<stream>_<number in session>`. */
 class EventStore {
@@ -36,33 +36,51 @@ class EventStore {
   }
 }
 
-/** Listens on `port` (0: any) and serves one `newServer()` per session. Prints `listening PORT`; ends on SIGTERM. */
-export function serveStreamable(newServer, { port = 0, path = '/mcp' } = {}) {
-  const sessions = new Map();
+/** Serves one `newServer()` per session, each on a `Transport` of its own. */
+export class Sessions {
+  #open = new Map();
 
-  async function open(req, res) {
-    const transport = new StreamableHTTPServerTransport({
+  constructor(newServer, Transport) {
+    this.newServer = newServer;
+    this.Transport = Transport;
+  }
+
+  /** `body`: the parsed body, where the request has been read already. */
+  async handle(req, res, body) {
+    const id = req.headers['mcp-session-id'];
+    if (id === undefined) return this.#begin(req, res, body);
+    const transport = this.#open.get(id);
+    return transport ? transport.handleRequest(req, res, body) : refuse(res, 404, 'no such session');
+  }
+
+  async #begin(req, res, body) {
+    const transport = new this.Transport({
       sessionIdGenerator: randomUUID,
       eventStore: new EventStore(),
       retryInterval: RETRY_MS,
-      onsessioninitialized: (id) => void sessions.set(id, transport),
+      onsessioninitialized: (id) => void this.#open.set(id, transport),
     });
-    transport.onclose = () => sessions.delete(transport.sessionId);
-    await newServer().connect(transport);
-    await transport.handleRequest(req, res);
+    const server = this.newServer();
+    await server.connect(transport);
+    const { onclose } = transport;
+    transport.onclose = () => {
+      this.#open.delete(transport.sessionId);
+      onclose?.();
+    };
+    await transport.handleRequest(req, res, body);
   }
+}
 
-  async function handle(req, res) {
-    if (new URL(req.url, 'http://localhost').pathname !== path) return refuse(res, 404, 'not found');
+/** Serves `handle(req, res)` at /mcp on `port` (0: any). Prints `listening PORT`; ends on SIGTERM. */
+export function listen(handle, port) {
+  async function guarded(req, res) {
+    if (new URL(req.url, 'http://localhost').pathname !== PATH) return refuse(res, 404, 'not found');
     if (!isLocal(req.headers)) return refuse(res, 403, 'foreign Host or Origin');
-    const id = req.headers['mcp-session-id'];
-    if (id === undefined) return open(req, res);
-    const transport = sessions.get(id);
-    return transport ? transport.handleRequest(req, res) : refuse(res, 404, 'no such session');
+    return handle(req, res);
   }
 
   const http = createServer((req, res) => {
-    handle(req, res).catch((error) => {
+    guarded(req, res).catch((error) => {
       console.error(error);
       if (!res.headersSent) refuse(res, 500, 'internal error');
     });
@@ -77,7 +95,7 @@ function isLocal({ host, origin }) {
   return LOCAL_HOSTS.has(name(`http://${host}`)) && (origin === undefined || LOCAL_HOSTS.has(name(origin)));
 }
 
-function refuse(res, status, message) {
+export function refuse(res, status, message) {
   res.writeHead(status, { 'content-type': 'application/json' });
   res.end(JSON.stringify({ jsonrpc: '2.0', error: { code: -32000, message } }));
 }

@@ -1,0 +1,252 @@
+"""What a fixture offers, as fixture.json says, apart from any SDK and protocol era: results are plain JSON values. The
+twin of offer.mjs. `State` is what one session (or, without sessions, the process) remembers; `call` is how a running
+tool reaches its client."""
+
+import json
+import math
+import pathlib
+import re
+
+import anyio
+
+FIXTURE = json.loads(pathlib.Path(__file__).with_name("fixture.json").read_text())
+LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
+INSTRUCTIONS = "Fixture of the conformance suite."
+STEP_S = 0.05
+TEMPLATE = re.compile(r"test://template/([^/]+)/data")
+WATCHED = "test://watched-resource"
+INVALID_PARAMS = -32602
+
+
+class Refusal(Exception):
+    """A JSON-RPC error."""
+
+    def __init__(self, code: int, message: str, data=None):
+        super().__init__(message)
+        self.code, self.message, self.data = code, message, data
+
+
+class State:
+    def __init__(self):
+        self.level = "debug"
+        self.subscribed = set()
+        self.cancelled = 0
+        self.extra = False
+
+
+class Call:
+    """What a running tool needs; each fixture fills it in for its SDK. `converse(dialog, arguments)` gives the text of a
+    dialog, or a whole result that asks the client or fails."""
+
+    token = None
+
+    async def converse(self, dialog: dict, arguments: dict) -> str | dict:
+        raise NotImplementedError
+
+    async def log(self, level: str, data: str) -> None:
+        raise NotImplementedError
+
+    async def progress(self, value: float, total: float, message: str | None = None) -> None:
+        raise NotImplementedError
+
+    async def close_stream(self) -> None:
+        """Nothing to close below 2025-11-25 and on stdio."""
+
+    async def changed(self, kind: str) -> None:
+        raise NotImplementedError
+
+    async def updated(self, uri: str) -> bool:
+        """Announces an update; whether anybody may have wanted it."""
+        raise NotImplementedError
+
+
+def text(value: str) -> dict:
+    return {"content": [{"type": "text", "text": value}]}
+
+
+def failure(value: str) -> dict:
+    return {**text(value), "isError": True}
+
+
+def tools(state: State) -> list[dict]:
+    if not state.extra:
+        return FIXTURE["tools"]
+    return [*FIXTURE["tools"], {"definition": FIXTURE["extra_tool"], "result": text("extra")}]
+
+
+def list_tools(state: State) -> dict:
+    return {"tools": [tool["definition"] for tool in tools(state)]}
+
+
+def list_resources() -> dict:
+    return {"resources": FIXTURE["resources"]}
+
+
+def list_templates() -> dict:
+    return {"resourceTemplates": FIXTURE["templates"]}
+
+
+def list_prompts() -> dict:
+    return {"prompts": FIXTURE["prompts"]}
+
+
+def read(uri: str, missing: int) -> dict:
+    """`missing`: the code for a resource that does not exist, which differs between the eras."""
+    if uri in FIXTURE["contents"]:
+        return {"contents": [FIXTURE["contents"][uri]]}
+    found = TEMPLATE.fullmatch(uri)
+    if found is None:
+        raise Refusal(missing, "resource not found", {"uri": uri})
+    body = {"id": found[1], "templateTest": True, "data": f"Data for ID: {found[1]}"}
+    return {"contents": [{"uri": uri, "mimeType": "application/json", "text": json.dumps(body)}]}
+
+
+def complete(begun: str) -> dict:
+    values = [value for value in FIXTURE["completions"] if value.startswith(begun)]
+    return {"completion": {"values": values, "total": len(values), "hasMore": False}}
+
+
+async def prompt(name: str, given: dict, call: Call) -> dict:
+    found = next((each for each in FIXTURE["prompts"] if each["name"] == name), None)
+    if found is None:
+        raise Refusal(INVALID_PARAMS, f"unknown prompt {name}")
+    for argument in found.get("arguments", []):
+        if argument["name"] not in given:
+            raise Refusal(INVALID_PARAMS, f"missing argument {argument['name']}")
+    if name in FIXTURE["prompt_dialogs"]:
+        outcome = await call.converse(FIXTURE["prompt_dialogs"][name], given)
+        if isinstance(outcome, dict):
+            return outcome
+        contents = [outcome]
+    else:
+        contents = PROMPTS[name](given)
+    blocks = [content if isinstance(content, dict) else text(content)["content"][0] for content in contents]
+    return {"description": found["description"], "messages": [{"role": "user", "content": block} for block in blocks]}
+
+
+# What each prompt's messages hold; a plain string stands for a text block.
+PROMPTS = {
+    "test_simple_prompt": lambda _: ["This is a simple prompt for testing."],
+    "test_prompt_with_arguments": lambda given: [
+        f"Prompt with arguments: arg1='{given['arg1']}', arg2='{given['arg2']}'"
+    ],
+    "test_prompt_with_embedded_resource": lambda given: [
+        {
+            "type": "resource",
+            "resource": {
+                "uri": given["resourceUri"],
+                "mimeType": "text/plain",
+                "text": "Embedded resource content for testing.",
+            },
+        },
+        "Please process the embedded resource above.",
+    ],
+    "test_prompt_with_image": lambda _: [FIXTURE["image"], "Please analyze the image above."],
+}
+
+
+async def call_tool(name: str, given: dict, state: State, call: Call) -> dict:
+    tool = next((tool for tool in tools(state) if tool["definition"]["name"] == name), None)
+    if tool is None:
+        raise Refusal(INVALID_PARAMS, f"unknown tool {name}")
+    if "result" in tool:
+        return tool["result"]
+    if "dialog" not in tool:
+        return await CALLS[name](given, state, call)
+    if "progress" in tool["dialog"]:
+        await call.progress(tool["dialog"]["progress"], 2)
+    outcome = await call.converse(tool["dialog"], given)
+    return outcome if isinstance(outcome, dict) else text(outcome)
+
+
+async def with_logging(_given, _state, call):
+    await call.log("info", "Tool execution started")
+    await anyio.sleep(STEP_S)
+    await call.log("info", "Tool processing data")
+    await anyio.sleep(STEP_S)
+    await call.log("info", "Tool execution completed")
+    return text("logged three messages")
+
+
+async def logging_tool(_given, _state, call):
+    await call.log("info", "logged once")
+    return text("logged one message")
+
+
+async def error(_given, _state, _call):
+    return failure("This tool intentionally returns an error for testing")
+
+
+async def with_progress(_given, _state, call):
+    for value in (0, 50, 100):
+        await call.progress(value, 100, f"step {value} of 100")
+        if value < 100:
+            await anyio.sleep(STEP_S)
+    return text(f"progress token {json.dumps(call.token)}")
+
+
+async def reconnection(_given, _state, call):
+    await call.close_stream()
+    await anyio.sleep(2 * STEP_S)
+    return text("Answered after the stream was closed")
+
+
+async def structured(given, _state, _call):
+    content = {"sum": given["a"] + given["b"]}
+    return {**text(json.dumps(content)), "structuredContent": content}
+
+
+async def custom_header(given, _state, _call):
+    return text(f"region {given['region']}")
+
+
+async def slow(given, state, call):
+    steps = math.ceil(given["seconds"] / STEP_S)
+    try:
+        for step in range(1, steps + 1):
+            await anyio.sleep(STEP_S)
+            await call.progress(step, steps)
+    except anyio.get_cancelled_exc_class():
+        state.cancelled += 1
+        raise
+    return text(f"slept {given['seconds']} s")
+
+
+async def cancellations(_given, state, _call):
+    return text(str(state.cancelled))
+
+
+async def touch(_given, _state, call):
+    return text("announced" if await call.updated(WATCHED) else "nobody subscribed")
+
+
+async def toggle(_given, state, call):
+    state.extra = not state.extra
+    await call.changed("tools")
+    return text("added" if state.extra else "removed")
+
+
+def announces(kind):
+    async def call_it(_given, _state, call):
+        await call.changed(kind)
+        return text("announced")
+
+    return call_it
+
+
+# The tools whose result is not fixed and that ask nothing.
+CALLS = {
+    "test_tool_with_logging": with_logging,
+    "test_logging_tool": logging_tool,
+    "test_error_handling": error,
+    "test_tool_with_progress": with_progress,
+    "test_reconnection": reconnection,
+    "test_structured": structured,
+    "test_custom_header": custom_header,
+    "test_slow": slow,
+    "test_cancellations": cancellations,
+    "test_touch": touch,
+    "test_toggle": toggle,
+    "test_trigger_tool_change": announces("tools"),
+    "test_trigger_prompt_change": announces("prompts"),
+}

@@ -17,21 +17,25 @@ const ANSWERS = {
   'roots/list': mcp.ListRootsResultSchema,
 };
 const ANNOUNCE = { tools: 'sendToolListChanged', prompts: 'sendPromptListChanged' };
+// What each session remembers, by its server.
+const open = new Map();
 
-/** One server per session; the session's state lives in `state`. */
+/** One server per session. */
 function newServer() {
   const { CAPABILITIES: capabilities, INSTRUCTIONS: instructions } = offer;
   const server = new Server({ name: 'fixture-ts', version: '1.0.0' }, { capabilities, instructions });
-  const state = offer.newState();
+  const state = { level: 'debug', subscribed: new Set() };
+  open.set(server, state);
+  server.onclose = () => open.delete(server);
   const on = (schema, handler) => server.setRequestHandler(schema, ({ params }, extra) => handler(params, extra));
-  on(mcp.ListToolsRequestSchema, () => offer.listTools(state));
+  on(mcp.ListToolsRequestSchema, offer.listTools);
   on(mcp.ListResourcesRequestSchema, offer.listResources);
   on(mcp.ListResourceTemplatesRequestSchema, offer.listTemplates);
   on(mcp.ListPromptsRequestSchema, offer.listPrompts);
   on(mcp.ReadResourceRequestSchema, ({ uri }) => offer.read(uri, NOT_FOUND));
   on(mcp.CompleteRequestSchema, offer.complete);
   on(mcp.GetPromptRequestSchema, (params, extra) => offer.prompt(params, converse(server, extra)));
-  on(mcp.CallToolRequestSchema, (params, extra) => offer.callTool(params, state, reach(server, state, extra)));
+  on(mcp.CallToolRequestSchema, (params, extra) => offer.callTool(params, reach(server, state, extra)));
   on(mcp.SetLevelRequestSchema, ({ level }) => void (state.level = level) ?? {});
   on(mcp.SubscribeRequestSchema, ({ uri }) => void state.subscribed.add(uri) ?? {});
   on(mcp.UnsubscribeRequestSchema, ({ uri }) => void state.subscribed.delete(uri) ?? {});
@@ -74,10 +78,11 @@ function reach(server, state, extra) {
       const params = { progressToken: token, progress: value, total, message: `step ${value} of ${total}` };
       await extra.sendNotification({ method: 'notifications/progress', params });
     },
-    changed: (kind) => server[ANNOUNCE[kind]](),
+    changed: (kind) => Promise.all([...open.keys()].map((each) => each[ANNOUNCE[kind]]())),
     async updated(uri) {
-      if (state.subscribed.has(uri)) await server.sendResourceUpdated({ uri });
-      return state.subscribed.has(uri);
+      const wanted = [...open].filter(([, { subscribed }]) => subscribed.has(uri));
+      await Promise.all(wanted.map(([each]) => each.sendResourceUpdated({ uri })));
+      return wanted.length > 0;
     },
   };
 }

@@ -5,7 +5,6 @@
 modern: answers nothing but 2026-07-28. legacy: knows no other revisions than those with `initialize`.
 """
 
-import collections
 import json
 import sys
 
@@ -42,17 +41,18 @@ RELATED = {
     "roots/list": (types.ListRootsRequest, types.ListRootsResult),
 }
 BUS = InMemorySubscriptionBus()
-STATES: dict[str, offer.State] = collections.defaultdict(offer.State)
+SESSIONS = offer.Sessions()
 
 
 def modern(ctx) -> bool:
     return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
 
 
-def state(ctx) -> offer.State:
-    """What the session remembers; without sessions, the process."""
-    session = ctx.request.headers.get("mcp-session-id", "") if ctx.request else "stdio"
-    return STATES["" if modern(ctx) else session]
+def session(ctx) -> offer.Session:
+    """The session of a request with `initialize`."""
+    mine = SESSIONS[ctx.request.headers.get("mcp-session-id", "") if ctx.request else "stdio"]
+    mine.channel = ctx.session
+    return mine
 
 
 def declared(ctx) -> dict:
@@ -108,7 +108,7 @@ class Reach(offer.Call):
         return await self.ctx.session.send_request(message, result, metadata=related)
 
     async def log(self, level, data):
-        if modern(self.ctx) or offer.LEVELS.index(level) >= offer.LEVELS.index(state(self.ctx).level):
+        if modern(self.ctx) or offer.LEVELS.index(level) >= offer.LEVELS.index(session(self.ctx).level):
             await self.ctx.session.send_log_message(level, data, "fixture", related_request_id=self.ctx.request_id)
 
     async def progress(self, value, total, message=None):
@@ -119,21 +119,15 @@ class Reach(offer.Call):
             await self.ctx.close_sse_stream()
 
     async def changed(self, kind):
-        if modern(self.ctx):
-            await BUS.publish({"tools": ToolsListChanged, "prompts": PromptsListChanged}[kind]())
-        elif kind == "tools":
-            await self.ctx.session.send_tool_list_changed()
+        await BUS.publish({"tools": ToolsListChanged, "prompts": PromptsListChanged}[kind]())
+        if kind == "tools":
+            await SESSIONS.announce(lambda channel: channel.send_tool_list_changed())
         else:
-            await self.ctx.session.send_prompt_list_changed()
+            await SESSIONS.announce(lambda channel: channel.send_prompt_list_changed())
 
     async def updated(self, uri):
-        if modern(self.ctx):
-            await BUS.publish(ResourceUpdated(uri=uri))
-            return True
-        if uri not in state(self.ctx).subscribed:
-            return False
-        await self.ctx.session.send_resource_updated(uri)
-        return True
+        await BUS.publish(ResourceUpdated(uri=uri))
+        return await SESSIONS.announce(lambda channel: channel.send_resource_updated(uri), uri) or modern(self.ctx)
 
 
 def dumped(answer) -> dict:
@@ -150,6 +144,8 @@ def served(handler):
     """Turns a refusal into the SDK's error, and says of a result what every result must say in the modern era."""
 
     async def handle(ctx, params):
+        if not modern(ctx):
+            session(ctx)
         try:
             result = await handler(ctx, params)
         except offer.Refusal as refusal:
@@ -160,13 +156,13 @@ def served(handler):
 
 
 @served
-async def list_tools(ctx, _):
-    return offer.list_tools(state(ctx))
+async def list_tools(_ctx, _):
+    return offer.list_tools()
 
 
 @served
 async def call_tool(ctx, params):
-    return await offer.call_tool(params.name, params.arguments or {}, state(ctx), Reach(ctx, params))
+    return await offer.call_tool(params.name, params.arguments or {}, Reach(ctx, params))
 
 
 @served
@@ -185,17 +181,17 @@ async def read_resource(ctx, params):
 
 
 async def subscribe(ctx, params):
-    state(ctx).subscribed.add(str(params.uri))
+    session(ctx).subscribed.add(str(params.uri))
     return {}
 
 
 async def unsubscribe(ctx, params):
-    state(ctx).subscribed.discard(str(params.uri))
+    session(ctx).subscribed.discard(str(params.uri))
     return {}
 
 
 async def set_level(ctx, params):
-    state(ctx).level = params.level
+    session(ctx).level = params.level
     return {}
 
 

@@ -5,7 +5,6 @@
 Handlers are put below the SDK's decorators, which would shape what fixture.json already says.
 """
 
-import collections
 import json
 
 import anyio
@@ -27,7 +26,7 @@ ASKED = {
     "sampling/createMessage": (types.CreateMessageRequest, types.CreateMessageResultWithTools),
     "roots/list": (types.ListRootsRequest, types.ListRootsResult),
 }
-STATES: dict[str, offer.State] = collections.defaultdict(offer.State)
+SESSIONS = offer.Sessions()
 
 
 class Fixture(Server):
@@ -43,10 +42,12 @@ class Fixture(Server):
 SERVER = Fixture("fixture-py1", version="1.0.0", instructions=offer.INSTRUCTIONS)
 
 
-def state() -> offer.State:
-    """What the session remembers."""
-    request = SERVER.request_context.request
-    return STATES[request.headers.get("mcp-session-id", "") if request else "stdio"]
+def session() -> offer.Session:
+    """That of the request being handled."""
+    context = SERVER.request_context
+    mine = SESSIONS[context.request.headers.get("mcp-session-id", "") if context.request else "stdio"]
+    mine.channel = context.session
+    return mine
 
 
 def dumped(model) -> dict:
@@ -83,7 +84,7 @@ class Reach(offer.Call):
         return await self.ctx.session.send_request(message, result, metadata=related)
 
     async def log(self, level, data):
-        if offer.LEVELS.index(level) >= offer.LEVELS.index(state().level):
+        if offer.LEVELS.index(level) >= offer.LEVELS.index(session().level):
             await self.ctx.session.send_log_message(level, data, "fixture", related_request_id=self.ctx.request_id)
 
     async def progress(self, value, total, message=None):
@@ -96,18 +97,17 @@ class Reach(offer.Call):
             await self.ctx.close_sse_stream()
 
     async def changed(self, kind):
-        session = self.ctx.session
-        await (session.send_tool_list_changed() if kind == "tools" else session.send_prompt_list_changed())
+        if kind == "tools":
+            await SESSIONS.announce(lambda channel: channel.send_tool_list_changed())
+        else:
+            await SESSIONS.announce(lambda channel: channel.send_prompt_list_changed())
 
     async def updated(self, uri):
-        if uri not in state().subscribed:
-            return False
-        await self.ctx.session.send_resource_updated(AnyUrl(uri))
-        return True
+        return await SESSIONS.announce(lambda channel: channel.send_resource_updated(AnyUrl(uri)), uri)
 
 
 async def call_tool(params):
-    return await offer.call_tool(params.name, params.arguments or {}, state(), Reach())
+    return await offer.call_tool(params.name, params.arguments or {}, Reach())
 
 
 async def get_prompt(params):
@@ -123,17 +123,17 @@ async def complete(params):
 
 
 async def set_level(params):
-    state().level = params.level
+    session().level = params.level
     return {}
 
 
 async def subscribe(params):
-    state().subscribed.add(str(params.uri))
+    session().subscribed.add(str(params.uri))
     return {}
 
 
 async def unsubscribe(params):
-    state().subscribed.discard(str(params.uri))
+    session().subscribed.discard(str(params.uri))
     return {}
 
 
@@ -145,7 +145,7 @@ def listing(list_of):
 
 
 HANDLERS = [
-    (types.ListToolsRequest, types.ListToolsResult, listing(lambda: offer.list_tools(state()))),
+    (types.ListToolsRequest, types.ListToolsResult, listing(offer.list_tools)),
     (types.CallToolRequest, types.CallToolResult, call_tool),
     (types.ListResourcesRequest, types.ListResourcesResult, listing(offer.list_resources)),
     (types.ListResourceTemplatesRequest, types.ListResourceTemplatesResult, listing(offer.list_templates)),
@@ -161,6 +161,7 @@ HANDLERS = [
 
 def install(request, result, handler):
     async def handle(message):
+        session()
         try:
             return types.ServerResult(result.model_validate(await handler(message.params)))
         except offer.Refusal as refusal:

@@ -27,8 +27,8 @@ const CHANGED = { tools: 'tools_list_changed', prompts: 'prompts_list_changed' }
 const ANNOUNCE = { tools: 'sendToolListChanged', prompts: 'sendPromptListChanged' };
 const CACHE = { ttlMs: 0, cacheScope: 'public' };
 const CACHED = ['server/discover', 'tools/list', 'prompts/list', 'resources/list', 'resources/templates/list', 'resources/read'];
-// What the process remembers for requests without a session.
-const shared = offer.newState();
+// What each session with `initialize` remembers, by its server.
+const open = new Map();
 const bus = new InMemoryServerEventBus();
 
 function newServer({ era, ...options }) {
@@ -47,18 +47,19 @@ function newServer({ era, ...options }) {
     offered.registerTool(definition.name, { inputSchema: fromJsonSchema(definition.inputSchema) }, () => ({ content: [] }));
   }
   const { server } = offered;
-  const state = era === 'modern' ? shared : offer.newState();
-  const reach = era === 'modern' ? reachModern : reachLegacy;
+  const state = { level: 'debug', subscribed: new Set() };
   const on = (method, handler) => server.setRequestHandler(method, ({ params }, context) => handler(params, context));
-  on('tools/list', () => offer.listTools(state));
+  on('tools/list', offer.listTools);
   on('resources/list', offer.listResources);
   on('resources/templates/list', offer.listTemplates);
   on('prompts/list', offer.listPrompts);
   on('resources/read', ({ uri }) => offer.read(uri, NOT_FOUND[era]));
   on('completion/complete', offer.complete);
   on('prompts/get', (params, context) => offer.prompt(params, converse(server, context)));
-  on('tools/call', (params, context) => offer.callTool(params, state, reach(server, state, context)));
+  on('tools/call', (params, context) => offer.callTool(params, reach(server, context, state)));
   if (era === 'legacy') {
+    open.set(server, state);
+    server.onclose = () => open.delete(server);
     on('logging/setLevel', ({ level }) => void (state.level = level) ?? {});
     on('resources/subscribe', ({ uri }) => void state.subscribed.add(uri) ?? {});
     on('resources/unsubscribe', ({ uri }) => void state.subscribed.delete(uri) ?? {});
@@ -80,9 +81,10 @@ function converse(server, { mcpReq }) {
   };
 }
 
-/** How a running tool reaches a client, apart from what differs between the eras. */
-function reach(server, { mcpReq, http }, level) {
+/** How a running tool reaches its client. */
+function reach(server, { mcpReq, http }, state) {
   const token = mcpReq._meta?.progressToken;
+  const level = mcpReq.envelope ? mcpReq.envelope[LOG_LEVEL_META_KEY] : state.level;
   return {
     token,
     signal: mcpReq.signal,
@@ -97,35 +99,23 @@ function reach(server, { mcpReq, http }, level) {
       const params = { progressToken: token, progress: value, total, message: `step ${value} of ${total}` };
       await mcpReq.notify({ method: 'notifications/progress', params });
     },
-  };
-}
-
-function reachModern(server, _, context) {
-  return {
-    ...reach(server, context, context.mcpReq.envelope?.[LOG_LEVEL_META_KEY]),
-    changed: (kind) => announce({ kind: CHANGED[kind] }, () => server[ANNOUNCE[kind]]()),
+    async changed(kind) {
+      await Promise.all([...open.keys()].map((each) => each[ANNOUNCE[kind]]()));
+      await announce({ kind: CHANGED[kind] }, mcpReq.envelope && (() => server[ANNOUNCE[kind]]()));
+    },
     async updated(uri) {
-      await announce({ kind: 'resource_updated', uri }, () => server.sendResourceUpdated({ uri }));
+      const wanted = [...open].filter(([, { subscribed }]) => subscribed.has(uri));
+      await Promise.all(wanted.map(([each]) => each.sendResourceUpdated({ uri })));
+      await announce({ kind: 'resource_updated', uri }, mcpReq.envelope && (() => server.sendResourceUpdated({ uri })));
       return true;
     },
   };
 }
 
-/** Over HTTP changes go through the bus of all listeners; on stdio the SDK takes them from the connection's server. */
+/** To listeners of 2026-07-28: over HTTP by their common bus; on stdio the SDK takes it from the connection's server. */
 async function announce(event, send) {
-  if (values.stdio) await send();
-  else bus.publish(event);
-}
-
-function reachLegacy(server, state, context) {
-  return {
-    ...reach(server, context, state.level),
-    changed: (kind) => server[ANNOUNCE[kind]](),
-    async updated(uri) {
-      if (state.subscribed.has(uri)) await server.sendResourceUpdated({ uri });
-      return state.subscribed.has(uri);
-    },
-  };
+  if (!values.stdio) bus.publish(event);
+  else if (send) await send();
 }
 
 const legacyServer = () => newServer({ era: 'legacy', supportedProtocolVersions: LEGACY });

@@ -1,5 +1,5 @@
-// What a fixture offers, as fixture.json says, apart from any SDK and protocol era. `state` is what one session (or,
-// without sessions, the process) remembers; `call` is how a running tool reaches its client.
+// What a fixture offers, as fixture.json says, apart from any SDK and protocol era. What a call changes is seen by every
+// client of the process; `call` is how a running tool reaches its own.
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -29,16 +29,17 @@ export class Refusal extends Error {
 
 export const text = (value) => ({ content: [{ type: 'text', text: value }] });
 export const failure = (value) => ({ ...text(value), isError: true });
-export const newState = () => ({ level: 'debug', subscribed: new Set(), cancelled: 0, extra: false });
 
-const tools = (state) =>
-  state.extra ? [...fixture.tools, { definition: fixture.extra_tool, result: text('extra') }] : fixture.tools;
+let extra = false; // whether test_extra is listed
+let cancelled = 0; // calls of test_slow
+
+const tools = () => (extra ? [...fixture.tools, { definition: fixture.extra_tool, result: text('extra') }] : fixture.tools);
 
 /** Tools with an argument that is mirrored into a header. */
 export const mirrored = () =>
   fixture.tools.filter(({ definition }) => JSON.stringify(definition.inputSchema).includes('"x-mcp-header"'));
 
-export const listTools = (state) => ({ tools: tools(state).map((tool) => tool.definition) });
+export const listTools = () => ({ tools: tools().map((tool) => tool.definition) });
 export const listResources = () => ({ resources: fixture.resources });
 export const listTemplates = () => ({ resourceTemplates: fixture.templates });
 export const listPrompts = () => ({ prompts: fixture.prompts });
@@ -84,15 +85,15 @@ export async function prompt(params, converse) {
 
 /**
  * Runs a tool. `call` has: `log(level, data)`, `progress(value, total)`, `token`, `signal`, `closeStream()`,
- * `changed(kind)` and `updated(uri)` to announce, `converse(dialog, arguments)` as for prompts (a failure counts as a
- * result too).
+ * `changed(kind)` and `updated(uri)` to announce to everybody, `converse(dialog, arguments)` as for prompts (a failure
+ * counts as a result too).
  */
-export async function callTool(params, state, call) {
-  const entry = tools(state).find((tool) => tool.definition.name === params.name);
+export async function callTool(params, call) {
+  const entry = tools().find((tool) => tool.definition.name === params.name);
   if (!entry) throw new Refusal(INVALID_PARAMS, `unknown tool ${params.name}`);
   const given = params.arguments ?? {};
   if (entry.result) return entry.result;
-  if (!entry.dialog) return CALLS[params.name](given, state, call);
+  if (!entry.dialog) return CALLS[params.name](given, call);
   if (entry.dialog.progress) await call.progress(entry.dialog.progress, 2);
   const outcome = await call.converse(entry.dialog, given);
   return outcome.result ?? text(outcome.text);
@@ -100,7 +101,7 @@ export async function callTool(params, state, call) {
 
 // The tools whose result is not fixed and that ask nothing.
 const CALLS = {
-  async test_tool_with_logging(_, __, { log }) {
+  async test_tool_with_logging(_, { log }) {
     await log('info', 'Tool execution started');
     await sleep(STEP_MS);
     await log('info', 'Tool processing data');
@@ -108,19 +109,19 @@ const CALLS = {
     await log('info', 'Tool execution completed');
     return text('logged three messages');
   },
-  async test_logging_tool(_, __, { log }) {
+  async test_logging_tool(_, { log }) {
     await log('info', 'logged once');
     return text('logged one message');
   },
   test_error_handling: async () => failure('This tool intentionally returns an error for testing'),
-  async test_tool_with_progress(_, __, { progress, token }) {
+  async test_tool_with_progress(_, { progress, token }) {
     for (const value of [0, 50, 100]) {
       await progress(value, 100);
       if (value < 100) await sleep(STEP_MS);
     }
     return text(`progress token ${JSON.stringify(token ?? null)}`);
   },
-  async test_reconnection(_, __, { closeStream }) {
+  async test_reconnection(_, { closeStream }) {
     closeStream?.(); // absent outside streams of 2025-11-25
     await sleep(2 * STEP_MS);
     return text('Answered after the stream was closed');
@@ -130,7 +131,7 @@ const CALLS = {
     return { ...text(JSON.stringify(structuredContent)), structuredContent };
   },
   test_custom_header: async ({ region }) => text(`region ${region}`),
-  async test_slow({ seconds }, state, { progress, signal }) {
+  async test_slow({ seconds }, { progress, signal }) {
     const steps = Math.ceil((seconds * 1000) / STEP_MS);
     try {
       for (let step = 1; step <= steps; step += 1) {
@@ -138,25 +139,25 @@ const CALLS = {
         await progress(step, steps);
       }
     } catch (error) {
-      if (signal.aborted) state.cancelled += 1;
+      if (signal.aborted) cancelled += 1;
       throw error;
     }
     return text(`slept ${seconds} s`);
   },
-  test_cancellations: async (_, state) => text(String(state.cancelled)),
-  async test_touch(_, state, { updated }) {
+  test_cancellations: async () => text(String(cancelled)),
+  async test_touch(_, { updated }) {
     return text((await updated(WATCHED)) ? 'announced' : 'nobody subscribed');
   },
-  async test_toggle(_, state, { changed }) {
-    state.extra = !state.extra;
+  async test_toggle(_, { changed }) {
+    extra = !extra;
     await changed('tools');
-    return text(state.extra ? 'added' : 'removed');
+    return text(extra ? 'added' : 'removed');
   },
-  async test_trigger_tool_change(_, __, { changed }) {
+  async test_trigger_tool_change(_, { changed }) {
     await changed('tools');
     return text('announced');
   },
-  async test_trigger_prompt_change(_, __, { changed }) {
+  async test_trigger_prompt_change(_, { changed }) {
     await changed('prompts');
     return text('announced');
   },

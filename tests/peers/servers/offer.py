@@ -1,7 +1,8 @@
 """What a fixture offers, as fixture.json says, apart from any SDK and protocol era: results are plain JSON values. The
-twin of offer.mjs. `State` is what one session (or, without sessions, the process) remembers; `call` is how a running
-tool reaches its client."""
+twin of offer.mjs. What a call changes is seen by every client of the process; `call` is how a running tool reaches its
+own."""
 
+import collections
 import json
 import math
 import pathlib
@@ -13,6 +14,7 @@ FIXTURE = json.loads(pathlib.Path(__file__).with_name("fixture.json").read_text(
 LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 INSTRUCTIONS = "Fixture of the conformance suite."
 STEP_S = 0.05
+ANNOUNCE_S = 1
 TEMPLATE = re.compile(r"test://template/([^/]+)/data")
 WATCHED = "test://watched-resource"
 INVALID_PARAMS = -32602
@@ -27,11 +29,37 @@ class Refusal(Exception):
 
 
 class State:
+    """Of the process."""
+
+    extra = False  # whether test_extra is listed
+    cancelled = 0  # calls of test_slow
+
+
+class Session:
+    """What one session remembers, and the SDK's object that reaches its client outside of calls."""
+
     def __init__(self):
         self.level = "debug"
         self.subscribed = set()
-        self.cancelled = 0
-        self.extra = False
+        self.channel = None
+
+
+class Sessions(collections.defaultdict):
+    """Those of the process, by their id."""
+
+    def __init__(self):
+        super().__init__(Session)
+
+    async def announce(self, send, uri: str | None = None) -> bool:
+        """Tells every session, or those subscribed to `uri`; whether there were any. Forgets whoever has gone."""
+        wanted = [(key, each) for key, each in self.items() if uri is None or uri in each.subscribed]
+        for key, each in wanted:
+            try:
+                with anyio.fail_after(ANNOUNCE_S):
+                    await send(each.channel)
+            except (TimeoutError, anyio.ClosedResourceError, anyio.BrokenResourceError):
+                self.pop(key, None)
+        return bool(wanted)
 
 
 class Call:
@@ -53,10 +81,11 @@ class Call:
         """Nothing to close below 2025-11-25 and on stdio."""
 
     async def changed(self, kind: str) -> None:
+        """Announces to everybody that a list has changed."""
         raise NotImplementedError
 
     async def updated(self, uri: str) -> bool:
-        """Announces an update; whether anybody may have wanted it."""
+        """Announces an update to everybody who wanted it; whether anybody may have."""
         raise NotImplementedError
 
 
@@ -68,14 +97,14 @@ def failure(value: str) -> dict:
     return {**text(value), "isError": True}
 
 
-def tools(state: State) -> list[dict]:
-    if not state.extra:
+def tools() -> list[dict]:
+    if not State.extra:
         return FIXTURE["tools"]
     return [*FIXTURE["tools"], {"definition": FIXTURE["extra_tool"], "result": text("extra")}]
 
 
-def list_tools(state: State) -> dict:
-    return {"tools": [tool["definition"] for tool in tools(state)]}
+def list_tools() -> dict:
+    return {"tools": [tool["definition"] for tool in tools()]}
 
 
 def list_resources() -> dict:
@@ -145,21 +174,21 @@ PROMPTS = {
 }
 
 
-async def call_tool(name: str, given: dict, state: State, call: Call) -> dict:
-    tool = next((tool for tool in tools(state) if tool["definition"]["name"] == name), None)
+async def call_tool(name: str, given: dict, call: Call) -> dict:
+    tool = next((tool for tool in tools() if tool["definition"]["name"] == name), None)
     if tool is None:
         raise Refusal(INVALID_PARAMS, f"unknown tool {name}")
     if "result" in tool:
         return tool["result"]
     if "dialog" not in tool:
-        return await CALLS[name](given, state, call)
+        return await CALLS[name](given, call)
     if "progress" in tool["dialog"]:
         await call.progress(tool["dialog"]["progress"], 2)
     outcome = await call.converse(tool["dialog"], given)
     return outcome if isinstance(outcome, dict) else text(outcome)
 
 
-async def with_logging(_given, _state, call):
+async def with_logging(_given, call):
     await call.log("info", "Tool execution started")
     await anyio.sleep(STEP_S)
     await call.log("info", "Tool processing data")
@@ -168,16 +197,16 @@ async def with_logging(_given, _state, call):
     return text("logged three messages")
 
 
-async def logging_tool(_given, _state, call):
+async def logging_tool(_given, call):
     await call.log("info", "logged once")
     return text("logged one message")
 
 
-async def error(_given, _state, _call):
+async def error(_given, _call):
     return failure("This tool intentionally returns an error for testing")
 
 
-async def with_progress(_given, _state, call):
+async def with_progress(_given, call):
     for value in (0, 50, 100):
         await call.progress(value, 100, f"step {value} of 100")
         if value < 100:
@@ -185,49 +214,49 @@ async def with_progress(_given, _state, call):
     return text(f"progress token {json.dumps(call.token)}")
 
 
-async def reconnection(_given, _state, call):
+async def reconnection(_given, call):
     await call.close_stream()
     await anyio.sleep(2 * STEP_S)
     return text("Answered after the stream was closed")
 
 
-async def structured(given, _state, _call):
+async def structured(given, _call):
     content = {"sum": given["a"] + given["b"]}
     return {**text(json.dumps(content)), "structuredContent": content}
 
 
-async def custom_header(given, _state, _call):
+async def custom_header(given, _call):
     return text(f"region {given['region']}")
 
 
-async def slow(given, state, call):
+async def slow(given, call):
     steps = math.ceil(given["seconds"] / STEP_S)
     try:
         for step in range(1, steps + 1):
             await anyio.sleep(STEP_S)
             await call.progress(step, steps)
     except anyio.get_cancelled_exc_class():
-        state.cancelled += 1
+        State.cancelled += 1
         raise
     return text(f"slept {given['seconds']} s")
 
 
-async def cancellations(_given, state, _call):
-    return text(str(state.cancelled))
+async def cancellations(_given, _call):
+    return text(str(State.cancelled))
 
 
-async def touch(_given, _state, call):
+async def touch(_given, call):
     return text("announced" if await call.updated(WATCHED) else "nobody subscribed")
 
 
-async def toggle(_given, state, call):
-    state.extra = not state.extra
+async def toggle(_given, call):
+    State.extra = not State.extra
     await call.changed("tools")
-    return text("added" if state.extra else "removed")
+    return text("added" if State.extra else "removed")
 
 
 def announces(kind):
-    async def call_it(_given, _state, call):
+    async def call_it(_given, call):
         await call.changed(kind)
         return text("announced")
 

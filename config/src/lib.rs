@@ -21,6 +21,8 @@ mod process;
 mod resolve;
 mod scalar;
 mod schema;
+mod size;
+mod stdio;
 mod suggest;
 mod tree;
 mod variables;
@@ -55,6 +57,7 @@ pub use process::{
     Upstream,
 };
 pub use scalar::{Endpoint, Host, HostPattern, HostPort, Secret, SessionKey, UrlPath};
+pub use stdio::{ChildLimits, Network};
 
 /// How a document is read.
 #[derive(Clone, Copy)]

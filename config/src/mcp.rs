@@ -12,6 +12,7 @@ use crate::http::split_port;
 use crate::policy::TargetPolicies;
 use crate::scalar::{FilePath, Int, Port, Secret, UrlPath, parse_host};
 use crate::schema::Definitions;
+use crate::stdio::{ChildLimits, Network};
 use crate::tree::Node;
 
 /// Longest target name, in characters: `name__tool` must leave room for the tool within the 64 characters that clients
@@ -378,8 +379,20 @@ record! {
         pub mode: StdioMode = or(StdioMode::PerSession) "mode";
         /// When a child that ended is started again.
         pub restart: Restart = or(Restart::default()) "restart";
+        /// Spare children that are started ahead and wait to be used. Default: 0.
+        pub warm: u16 = or(0) "warm" as Int<u16, 0, 256>;
+        /// A child without a request for this long is ended, and started again when it is needed; what it kept in its
+        /// memory is lost then. One whose resources are subscribed to stays. Default: it runs as long as its sessions,
+        /// a shared one for ever.
+        pub idle_timeout: Option<Duration> = opt "idleTimeout";
+        /// A child that owes an answer and has said nothing for this long, not even to a ping at half of it, is killed
+        /// and replaced. Default: 1m.
+        pub hung_after: Duration = or(Duration::from_secs(60)) "hungAfter";
+        /// Whether it may use the network. Default: allow.
+        pub network: Network = or(Network::Allow) "network";
+        /// What it may use of the host. Default: no limits of its own.
+        pub limits: ChildLimits = or(ChildLimits::default()) "limits";
     }
-    later "warm", "idleTimeout";
 }
 
 words! {

@@ -135,6 +135,7 @@ fn targets() {
   - {name: pol, stdio: {cmd: x}, policies: {}}
   - {name: r, stdio: {cmd: x, restart: {backoffMin: 2m}}}
   - {name: true, stdio: {cmd: ""}}
+  - {name: l, stdio: {cmd: x, warm: 257, limits: {memory: 10k, cpu: none, files: 7, disk: 1}}}
 "#,
         &[
             "4:12: mcp.targets[0].name: a target's name has no '_' at its ends and no '__': two of them part the target's name from the tool's",
@@ -152,6 +153,11 @@ fn targets() {
             "17:53: mcp.targets[13].stdio.restart: backoffMin is longer than backoffMax",
             "18:12: mcp.targets[14].name: expected a name, got true; quote it to make it a string",
             "18:31: mcp.targets[14].stdio.cmd: expected the name of a program, got \"\"",
+            "19:37: mcp.targets[15].stdio.warm: expected an integer from 0 to 256, got 257",
+            "19:59: mcp.targets[15].stdio.limits.memory: expected an amount of at least 1Mi, like 512Mi, 2G or 1073741824, got \"10k\"",
+            "19:69: mcp.targets[15].stdio.limits.cpu: expected a number of processors from 0.01 to 1024, like 2 or 0.5, got \"none\"",
+            "19:82: mcp.targets[15].stdio.limits.files: expected an integer from 8 to 1048576, got 7",
+            "19:85: mcp.targets[15].stdio.limits.disk: unknown key",
         ],
     );
 }

@@ -151,6 +151,38 @@ fn defaults() {
 }
 
 #[test]
+fn children() {
+    let document = good(
+        "mcp:
+  port: 3000
+  targets:
+  - name: a
+    stdio:
+      cmd: x
+      warm: 2
+      idleTimeout: 5m
+      hungAfter: 30s
+      network: deny
+      limits: {memory: 1.5Gi, cpu: 0.5, files: 1024, processes: 64}
+  - {name: b, stdio: {cmd: x, limits: {memory: 1048576, cpu: '2'}}}",
+    );
+    let BackendKind::Mcp(mcp) = &document.backends[0].kind else { panic!("not MCP") };
+    let stdio = |at: usize| match &mcp.targets[at].transport {
+        Transport::Stdio(stdio) => stdio.clone(),
+        Transport::Http(_) => panic!("not stdio"),
+    };
+    let first = stdio(0);
+    assert_eq!((first.warm, first.network), (2, Network::Deny));
+    assert_eq!((first.idle_timeout, first.hung_after), (Some(Duration::from_secs(300)), Duration::from_secs(30)));
+    let limits = ChildLimits { memory: Some(3 << 29), cpu: Some(500), files: Some(1024), processes: Some(64) };
+    assert_eq!(first.limits, limits);
+    let second = stdio(1);
+    assert_eq!((second.warm, second.network), (0, Network::Allow));
+    assert_eq!((second.idle_timeout, second.hung_after), (None, Duration::from_secs(60)));
+    assert_eq!(second.limits, ChildLimits { memory: Some(1 << 20), cpu: Some(2_000), files: None, processes: None });
+}
+
+#[test]
 fn urls_of_targets() {
     let cases = [
         ("http://localhost:3001/mcp", ("localhost", 3001, "/mcp")),

@@ -28,8 +28,8 @@ fn check(root: &Json, schema: &Json, value: &Json, path: &str, out: &mut Vec<Str
             "type" => is_of_type(rule.as_str().expect("one type"), value),
             "const" => rule == value,
             "enum" => rule.as_array().expect("a list").contains(value),
-            "minimum" => value.as_i64().is_none_or(|number| number >= rule.as_i64().expect("a number")),
-            "maximum" => value.as_i64().is_none_or(|number| number <= rule.as_i64().expect("a number")),
+            "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().expect("a number")),
+            "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().expect("a number")),
             "minLength" => value.as_str().is_none_or(|text| text.len() as u64 >= rule.as_u64().expect("a number")),
             "pattern" => {
                 let pattern = regex::Regex::new(rule.as_str().expect("a text")).expect("a pattern");
@@ -88,6 +88,7 @@ fn is_of_type(name: &str, value: &Json) -> bool {
         "object" => value.is_object(),
         "array" => value.is_array(),
         "string" => value.is_string(),
+        "number" => value.is_number(),
         "integer" => value.is_i64() || value.is_u64(),
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),

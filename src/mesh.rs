@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::backend::mcp::StdioTarget;
 use crate::session::ChildPort;
+use crate::session::board::Board;
 use crate::snapshot::Snapshot;
 
 /// What a shard is told by control or by another shard.
@@ -92,8 +93,15 @@ pub struct SpawnedChild {
     pub pid: u32,
     /// Its stdin and stdout.
     pub io: OwnedFd,
-    /// Dropped, it ends the child and its process group, politely first.
-    pub lease: Box<dyn std::any::Any + Send>,
+    pub lease: Box<dyn Lease>,
+    /// What its standard error is written beside.
+    pub board: Arc<Board>,
+}
+
+/// Holds a child alive. Dropped, it ends the child and its process group, politely first.
+pub trait Lease: Send {
+    /// Ends it at once.
+    fn kill(self: Box<Self>);
 }
 
 /// The senders to every shard, in order.

@@ -1,6 +1,8 @@
 //! A client's session and the table that a shard keeps of them. One session is one value: its legs to the targets, the
 //! requests that wait on either side, and the streams. It belongs to one shard; nothing in it is shared with another.
 
+pub mod board;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -19,6 +21,7 @@ use crate::protocol::mcp::modern::envelope::Client;
 use crate::protocol::mcp::modern::tools::Tools;
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::streams::Streams;
+use board::Board;
 
 /// One client's session with one MCP backend.
 pub struct Session {
@@ -141,13 +144,23 @@ pub struct ChildPort {
     pub commands: Sender<ChildCommand>,
     /// Beside the commands, because a child that reads nothing must end as well.
     stop: Sender<()>,
-    /// Set when the child has gone.
+    /// Set when the child has gone, or is being ended.
     pub closed: Arc<AtomicBool>,
+    /// Set before `closed` when it is ended because nobody used it: its end is no failure.
+    pub rested: Arc<AtomicBool>,
+    /// Who uses it.
+    pub board: Arc<Board>,
 }
 
 impl ChildPort {
     pub fn new(commands: Sender<ChildCommand>, stop: Sender<()>) -> Self {
-        ChildPort { commands, stop, closed: Arc::default() }
+        ChildPort { commands, stop, closed: Arc::default(), rested: Arc::default(), board: Arc::default() }
+    }
+
+    /// The same port with the board that control reads.
+    pub fn with_board(mut self, board: Arc<Board>) -> Self {
+        self.board = board;
+        self
     }
 
     /// Ends the child, whatever it is doing: its input at once, the process politely and then by force.

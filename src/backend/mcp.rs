@@ -92,6 +92,26 @@ pub struct StdioTarget {
     pub shared: bool,
     pub backoff_min: Duration,
     pub backoff_max: Duration,
+    /// Spare children that wait to be used.
+    pub warm: usize,
+    /// Without a request for this long it is ended, until it is needed again.
+    pub idle_after: Option<Duration>,
+    /// It owes an answer and has said nothing for this long: it is replaced.
+    pub hung_after: Duration,
+    pub deny_network: bool,
+    pub limits: ChildLimits,
+}
+
+/// What one child may use of the host, with all that it starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChildLimits {
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+    /// Open files of each process.
+    pub files: Option<u32>,
+    /// Processes and threads.
+    pub processes: Option<u32>,
 }
 
 impl McpBackend {
@@ -118,7 +138,8 @@ impl Target {
             // Addresses may change under a name; the server is the same.
             TargetKind::Http(http) => format!("http {} {} {:?}", http.endpoint.authority, http.path, http.request),
             TargetKind::Sse(http) => format!("sse {} {} {:?}", http.endpoint.authority, http.path, http.request),
-            TargetKind::Stdio(stdio) => format!("stdio {stdio:?}"),
+            // Spares are no session's.
+            TargetKind::Stdio(stdio) => format!("stdio {:?}", StdioTarget { warm: 0, ..stdio.clone() }),
         };
         let fingerprint = format!("{protocol:?} {server}");
         Target { prefix: names::prefix(&name), name, kind, protocol, fingerprint }

@@ -9,15 +9,27 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::backend::mcp::ChildLimits;
+use crate::mesh::Lease;
+use crate::session::board::Board;
+
+mod cgroup;
+mod confine;
+#[cfg(test)]
+mod confine_tests;
 mod process;
 mod stderr;
 #[cfg(test)]
 mod tests;
+pub mod warm;
+
+use cgroup::Cgroups;
 
 /// What to start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +45,9 @@ pub struct ChildSpec {
     pub clear_env: bool,
     /// Absent: the gateway's own.
     pub cwd: Option<PathBuf>,
+    pub limits: ChildLimits,
+    /// It gets a network of its own, without a way out.
+    pub deny_network: bool,
 }
 
 /// Names a child for as long as the gateway runs; never used twice, unlike a process id.
@@ -63,12 +78,22 @@ pub struct Child {
     pub exit: flume::Receiver<ExitStatus>,
     /// Dropping it ends the child like [`Children::terminate`].
     pub lease: ChildLease,
+    /// Whoever talks to it says so here; what it writes to its standard error is logged beside it.
+    pub board: Arc<Board>,
 }
 
 /// Holds a child alive. A reply that nobody fetches, a session that is dropped, a shard that panics: each drops the
 /// lease.
 #[derive(Debug)]
-pub struct ChildLease(Option<Arc<Notify>>);
+pub struct ChildLease(Option<Arc<End>>);
+
+/// A child's end is wanted.
+#[derive(Debug, Default)]
+struct End {
+    asked: Notify,
+    /// At once, not politely.
+    hard: AtomicBool,
+}
 
 impl ChildLease {
     /// Gives the lease up without ending the child: from now on it lives until [`Children::terminate`], its own end, or
@@ -81,7 +106,15 @@ impl ChildLease {
 impl Drop for ChildLease {
     fn drop(&mut self) {
         if let Some(end) = self.0.take() {
-            end.notify_one();
+            end.asked.notify_one();
+        }
+    }
+}
+
+impl Lease for ChildLease {
+    fn kill(self: Box<Self>) {
+        if let Some(end) = &self.0 {
+            end.hard.store(true, Ordering::Release);
         }
     }
 }
@@ -107,6 +140,10 @@ pub enum ChildFaultKind {
     Limit(usize),
     /// The gateway is going down.
     Closing,
+    /// The host does not let the gateway keep it from the network.
+    NoNetworkDenial,
+    /// A limit cannot be held, and why.
+    NoLimit(&'static str),
     /// The operating system refused.
     Os(String),
 }
@@ -122,6 +159,10 @@ impl fmt::Display for ChildFault {
             }
             ChildFaultKind::Limit(max) => write!(f, "{max} children are running already"),
             ChildFaultKind::Closing => f.write_str("the gateway is going down"),
+            ChildFaultKind::NoNetworkDenial => {
+                f.write_str("network: deny cannot be held, since the host forbids network namespaces (unshare)")
+            }
+            ChildFaultKind::NoLimit(why) => write!(f, "its limits cannot be held: {why}"),
             ChildFaultKind::Os(detail) => f.write_str(detail),
         }
     }
@@ -161,6 +202,8 @@ struct Shared {
     table: Mutex<Table>,
     /// How many children are not reaped yet.
     running: watch::Sender<usize>,
+    /// Looked for when the first child has limits.
+    groups: OnceLock<Option<Cgroups>>,
 }
 
 #[derive(Debug, Default)]
@@ -173,13 +216,14 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     pid: u32,
-    end: Arc<Notify>,
+    end: Arc<End>,
 }
 
 impl Children {
     /// A supervisor without children.
     pub fn new(limits: ChildrenLimits) -> Self {
-        Self(Arc::new(Shared { limits, table: Mutex::default(), running: watch::Sender::new(0) }))
+        let running = watch::Sender::new(0);
+        Self(Arc::new(Shared { limits, table: Mutex::default(), running, groups: OnceLock::new() }))
     }
 
     /// Answers the shards' requests until all their senders are gone. Runs on the control thread.
@@ -201,22 +245,25 @@ impl Children {
     pub fn spawn(&self, spec: &ChildSpec) -> Result<Child, ChildFault> {
         let fault = |kind| ChildFault { target: spec.target.clone(), command: spec.command.clone(), kind };
         let id = self.admit().map_err(fault)?;
-        let started = process::start(spec).map_err(fault)?;
-        let (pid, end) = (started.leader.pid(), Arc::new(Notify::new()));
+        let groups = self.0.groups(&spec.limits);
+        let started = process::start(spec, groups, &format!("{}.{}", spec.target, id.0)).map_err(fault)?;
+        let (pid, end, board) = (started.leader.pid(), Arc::<End>::default(), Arc::<Board>::default());
         let (exited, exit) = flume::bounded(1);
         self.0.lock().by_id.insert(id, Entry { pid, end: Arc::clone(&end) });
         self.0.running.send_modify(|running| *running += 1);
         tracing::debug!(target = spec.target, pid, command = spec.command, "child started");
-        let log = tokio::spawn(stderr::copy_to_log(started.stderr, spec.target.clone(), pid));
-        tokio::spawn(self.clone().attend(id, spec.target.clone(), started.leader, Arc::clone(&end), log, exited));
-        Ok(Child { id, pid, io: started.io, exit, lease: ChildLease(Some(end)) })
+        let (target, process::Started { leader, io, stderr, group }) = (spec.target.clone(), started);
+        let log = tokio::spawn(stderr::copy_to_log(stderr, target.clone(), pid, Arc::clone(&board)));
+        let attended = self.clone().attend(id, target, leader, Arc::clone(&end), log, group, exited);
+        tokio::spawn(attended);
+        Ok(Child { id, pid, io, exit, lease: ChildLease(Some(end)), board })
     }
 
     /// Ends a child: its input should be closed already; after the grace its whole group gets SIGTERM, after another
     /// one SIGKILL. Returns at once. An unknown id is a child that has ended.
     pub fn terminate(&self, id: ChildId) {
         if let Some(entry) = self.0.lock().by_id.get(&id) {
-            entry.end.notify_one();
+            entry.end.asked.notify_one();
         }
     }
 
@@ -225,10 +272,15 @@ impl Children {
         {
             let mut table = self.0.lock();
             table.closing = true;
-            table.by_id.values().for_each(|entry| entry.end.notify_one());
+            table.by_id.values().for_each(|entry| entry.end.asked.notify_one());
         }
         // The sender lives in `self`, so that this cannot fail.
         let _ = self.0.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    /// Whether a child is not reaped yet.
+    pub fn is_running(&self, id: ChildId) -> bool {
+        self.0.lock().by_id.contains_key(&id)
     }
 
     /// How many children are not reaped yet.
@@ -249,21 +301,26 @@ impl Children {
     }
 
     /// One child's life from here on: wait for its end or bring it about, then leave nothing behind.
+    #[allow(clippy::too_many_arguments, reason = "all that there is of one child")]
     async fn attend(
         self,
         id: ChildId,
         target: String,
         leader: process::Leader,
-        end: Arc<Notify>,
+        end: Arc<End>,
         log: tokio::task::JoinHandle<()>,
+        group: Option<cgroup::Group>,
         exited: flume::Sender<ExitStatus>,
     ) {
         let pid = leader.pid();
         tokio::select! {
             () = leader.ended() => {}
-            () = end.notified() => self.bring_to_an_end(&leader).await,
+            () = end.asked.notified() => self.bring_to_an_end(&leader, &end).await,
         }
         let status = leader.reap();
+        if let Some(group) = group {
+            group.remove().await;
+        }
         stderr::finish(log).await;
         tracing::debug!(target = target, pid, %status, "child ended");
         self.0.lock().by_id.remove(&id);
@@ -271,8 +328,9 @@ impl Children {
         let _ = exited.try_send(status);
     }
 
-    async fn bring_to_an_end(&self, leader: &process::Leader) {
-        for signal in [None, Some(libc::SIGTERM)] {
+    async fn bring_to_an_end(&self, leader: &process::Leader, end: &End) {
+        let polite = if end.hard.load(Ordering::Acquire) { &[][..] } else { &[None, Some(libc::SIGTERM)] };
+        for &signal in polite {
             if let Some(signal) = signal {
                 leader.signal_group(signal);
             }
@@ -303,6 +361,26 @@ impl Children {
 }
 
 impl Shared {
+    /// Where groups for these limits are made, if they can be; found out once, and said.
+    fn groups(&self, limits: &ChildLimits) -> Option<&Cgroups> {
+        if *limits == ChildLimits::default() {
+            return None;
+        }
+        let groups = self.groups.get_or_init(|| match Cgroups::find() {
+            Ok(groups) => {
+                let Cgroups { memory, cpu, pids, .. } = groups;
+                let folder = groups.folder().display();
+                tracing::info!(%folder, memory, cpu, pids, "limits of children are held by control groups, others by rlimits");
+                Some(groups)
+            }
+            Err(reason) => {
+                tracing::info!(reason, "limits of children are held by rlimits");
+                None
+            }
+        });
+        groups.as_ref()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,11 +15,13 @@ use agentlane_runtime::channel::{self, Receiver};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as stop_watch;
 
+use crate::backend::mcp::{StdioTarget, TargetKind};
 use crate::mesh::{Peers, SpawnedChild, ToControl, ToShard};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, Addresses};
 use crate::telemetry::{AccessSink, Registry};
 use admin::{Readiness, ReadyState};
+use children::warm::{Wanted, Warm};
 use children::{ChildSpec, Children, ChildrenLimits};
 use source::Source;
 
@@ -103,6 +105,8 @@ impl Control {
         let (stop, stopped) = stop_watch::channel(false);
         self.serve_admin(&stopped);
         let children = Children::new(ChildrenLimits::default());
+        let mut warm = Warm::new(children.clone());
+        warm.follow(spares(&self.snapshot));
         let (spawns, spawn_requests) = flume::bounded(1);
         let orphans = tokio::spawn({
             let children = children.clone();
@@ -124,18 +128,20 @@ impl Control {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 request = self.requests.recv() => match request {
-                    Some(request) => serve_child(&children, request),
+                    Some(request) => serve_child(&children, &mut warm, request),
                     None => break,
                 },
+                () = warm.tend() => {}
                 change = watcher.changed() => {
                     tracing::debug!(?change, "configuration is read again");
                     self.reload().await;
+                    warm.follow(spares(&self.snapshot));
                     watcher.set_files(self.files.clone());
                 }
                 _ = names.tick() => self.refresh_names().await,
             }
         }
-        self.end(&children).await;
+        self.end(&children, warm).await;
         drop(spawns);
         let _ = orphans.await;
         let _ = stop.send(true);
@@ -241,8 +247,9 @@ impl Control {
     }
 
     /// Lets requests finish, within the configured time, and ends sessions and children.
-    async fn end(&self, children: &Children) {
+    async fn end(&self, children: &Children, mut warm: Warm) {
         tracing::info!("draining");
+        warm.follow(Vec::new());
         self.readiness.set(ReadyState::Draining);
         notify("STOPPING=1");
         let (done, drained) = channel::bounded(self.peers.len());
@@ -254,10 +261,10 @@ impl Control {
                 drained.recv().await;
             }
         };
-        // Calls may still need a child while they finish.
+        // Calls may still need a child while they finish, but no new spares.
         let serving = async {
             while let Some(request) = self.requests.recv().await {
-                serve_child(children, request);
+                serve_child(children, &mut warm, request);
             }
         };
         let limit = self.document.process.termination_deadline;
@@ -273,21 +280,50 @@ impl Control {
     }
 }
 
-fn serve_child(children: &Children, request: ToControl) {
+fn serve_child(children: &Children, warm: &mut Warm, request: ToControl) {
     let ToControl::Spawn { target, spec, reply } = request;
-    let spec = ChildSpec {
-        target: target.clone(),
-        command: spec.command,
-        args: spec.args,
-        env: spec.env,
-        clear_env: spec.clear_env,
-        cwd: spec.cwd,
+    let spec = child_spec(&target, &spec);
+    let outcome = match warm.take(&spec) {
+        Some(spare) => Ok(spare),
+        None => children.spawn(&spec).map_err(|fault| fault.to_string()),
     };
-    let outcome = children.spawn(&spec).map_err(|fault| fault.to_string());
-    let child =
-        outcome.map(|child| SpawnedChild { target, pid: child.pid, io: child.io, lease: Box::new(child.lease) });
+    let child = outcome.map(|child| SpawnedChild {
+        target,
+        pid: child.pid,
+        io: child.io,
+        lease: Box::new(child.lease),
+        board: child.board,
+    });
     // A reply that nobody fetches drops the lease, and that ends the child.
     let _ = reply.try_send(child);
+}
+
+fn child_spec(target: &str, stdio: &StdioTarget) -> ChildSpec {
+    ChildSpec {
+        target: target.to_owned(),
+        command: stdio.command.clone(),
+        args: stdio.args.clone(),
+        env: stdio.env.clone(),
+        clear_env: stdio.clear_env,
+        cwd: stdio.cwd.clone(),
+        limits: stdio.limits,
+        deny_network: stdio.deny_network,
+    }
+}
+
+/// The spares that a configuration wants.
+fn spares(snapshot: &Snapshot) -> Vec<Wanted> {
+    let targets = snapshot.mcp.iter().flat_map(|backend| &backend.targets);
+    let wanted = targets.filter_map(|target| match &target.kind {
+        TargetKind::Stdio(stdio) if stdio.warm > 0 => Some(Wanted {
+            spec: child_spec(&target.name, stdio),
+            count: stdio.warm,
+            pause_min: stdio.backoff_min,
+            pause_max: stdio.backoff_max,
+        }),
+        _ => None,
+    });
+    wanted.collect()
 }
 
 async fn logged(what: &'static str, serving: impl Future<Output = std::io::Result<()>>) {

@@ -14,7 +14,9 @@ use regex::Regex;
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
 use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
 use crate::backend::http::{Endpoint, HttpBackend};
-use crate::backend::mcp::{FailureMode, HttpTarget, McpBackend, Protocol, StdioTarget, Target, TargetKind};
+use crate::backend::mcp::{
+    ChildLimits, FailureMode, HttpTarget, McpBackend, Protocol, StdioTarget, Target, TargetKind,
+};
 use crate::backend::{Backend, Weighted};
 use crate::policy::cors::{Cors, OriginPattern};
 use crate::policy::direct_response::DirectResponse;
@@ -175,6 +177,16 @@ impl Compiler<'_> {
                 shared: stdio.mode == config::StdioMode::Shared,
                 backoff_min: stdio.restart.backoff_min,
                 backoff_max: stdio.restart.backoff_max,
+                warm: usize::from(stdio.warm),
+                idle_after: stdio.idle_timeout,
+                hung_after: stdio.hung_after,
+                deny_network: stdio.network == config::Network::Deny,
+                limits: ChildLimits {
+                    memory_bytes: stdio.limits.memory,
+                    cpu_millis: stdio.limits.cpu,
+                    files: stdio.limits.files,
+                    processes: stdio.limits.processes,
+                },
             }),
         };
         let protocol = match target.protocol {

@@ -4,12 +4,15 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
+use super::cgroup::{Cgroups, Group};
+use super::confine::{self, Confinement, Hold};
 use super::{ChildFaultKind, ChildSpec};
 
 /// How often the end of a child is looked for where the kernel offers no pidfd.
@@ -22,6 +25,8 @@ pub(super) struct Started {
     pub(super) leader: Leader,
     pub(super) io: OwnedFd,
     pub(super) stderr: pipe::Receiver,
+    /// To be removed once the leader is reaped.
+    pub(super) group: Option<Group>,
 }
 
 /// The first process of the group. As long as it is not reaped, its process id names it and its group and nothing else,
@@ -34,9 +39,11 @@ pub(super) struct Leader {
     reaped: bool,
 }
 
-/// Starts the command of `spec` as the leader of a new process group.
-pub(super) fn start(spec: &ChildSpec) -> Result<Started, ChildFaultKind> {
+/// Starts the command of `spec` as the leader of a new process group, with its limits held by a control group `name`
+/// where that can be.
+pub(super) fn start(spec: &ChildSpec, groups: Option<&Cgroups>, name: &str) -> Result<Started, ChildFaultKind> {
     let os = |error: io::Error| ChildFaultKind::Os(error.to_string());
+    let hold = Hold::of(&spec.limits, groups, name)?;
     let (ours, theirs) = socket_pair().map_err(os)?;
     let (stderr, stderr_end) = stderr_pipe().map_err(os)?;
     let mut command = Command::new(&spec.command);
@@ -51,7 +58,7 @@ pub(super) fn start(spec: &ChildSpec) -> Result<Started, ChildFaultKind> {
         .stdin(Stdio::from(theirs.try_clone().map_err(os)?))
         .stdout(Stdio::from(theirs))
         .stderr(Stdio::from(stderr_end));
-    let prepare = Prepare::new();
+    let prepare = Prepare::new(&hold, spec.deny_network);
     // SAFETY: `prepare` only makes system calls that are safe between fork and exec; it neither allocates nor locks.
     unsafe { command.pre_exec(move || prepare.run()) };
     let mut child = command.spawn().map_err(|error| start_fault(spec, &error))?;
@@ -59,7 +66,7 @@ pub(super) fn start(spec: &ChildSpec) -> Result<Started, ChildFaultKind> {
     // The pipes went into the command; nothing is left in `child` but the id, and it never waits on its own.
     debug_assert!(child.stdin.take().is_none() && child.stderr.take().is_none());
     let leader = Leader { pid, pidfd: pidfd(pid).ok(), reaped: false };
-    Ok(Started { leader, io: ours, stderr })
+    Ok(Started { leader, io: ours, stderr, group: hold.group })
 }
 
 impl Leader {
@@ -143,22 +150,28 @@ pub(super) fn reap_orphans(is_ours: impl Fn(u32) -> bool) {
 struct Prepare {
     parent: libc::pid_t,
     affinity: Option<libc::cpu_set_t>,
+    confinement: Confinement,
 }
 
 impl Prepare {
-    fn new() -> Self {
+    fn new(hold: &Hold, deny_network: bool) -> Self {
         // SAFETY: plain system calls; an all-zero set is a valid one, and it outlives the call.
         unsafe {
             let parent = libc::getpid();
             let mut set: libc::cpu_set_t = std::mem::zeroed();
             let known = libc::sched_getaffinity(parent, size_of::<libc::cpu_set_t>(), &raw mut set) == 0;
-            Self { parent, affinity: known.then_some(set) }
+            if let Some(cpus) = hold.cpus {
+                keep_some(&mut set, cpus);
+            }
+            Self { parent, affinity: known.then_some(set), confinement: Confinement::new(hold, deny_network) }
         }
     }
 
     fn run(&self) -> io::Result<()> {
         // SAFETY: only system calls that are async-signal-safe, on memory that lives on this stack.
         unsafe {
+            // First: a change of credentials clears the signal below.
+            self.confinement.enter()?;
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -172,8 +185,26 @@ impl Prepare {
                 libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set);
             }
             close_on_exec_from(3);
+            self.confinement.lower()
         }
-        Ok(())
+    }
+}
+
+/// Leaves `count` processors in the set, beginning at another one each time so that children spread.
+fn keep_some(set: &mut libc::cpu_set_t, count: usize) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let own = *set;
+    // SAFETY: indices are below the size of the set.
+    let allowed: Vec<usize> =
+        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &own) }).collect();
+    if allowed.len() <= count {
+        return;
+    }
+    let first = NEXT.fetch_add(count, Ordering::Relaxed);
+    // SAFETY: as above.
+    unsafe {
+        libc::CPU_ZERO(set);
+        (0..count).for_each(|place| libc::CPU_SET(allowed[(first + place) % allowed.len()], set));
     }
 }
 
@@ -212,6 +243,11 @@ unsafe fn close_on_exec_from(first: u32) {
 fn start_fault(spec: &ChildSpec, error: &io::Error) -> ChildFaultKind {
     if let Some(cwd) = spec.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
         return ChildFaultKind::NoDirectory(cwd.clone());
+    }
+    match error.raw_os_error() {
+        Some(confine::NO_NETWORK_DENIAL) => return ChildFaultKind::NoNetworkDenial,
+        Some(confine::NO_LIMIT) => return ChildFaultKind::NoLimit("the kernel refused them"),
+        _ => {}
     }
     match error.kind() {
         io::ErrorKind::NotFound => ChildFaultKind::NotFound,

@@ -1,11 +1,15 @@
-//! A child's standard error, line by line into the log. Knows nothing of the child but its target's name.
+//! A child's standard error, line by line into the log. Knows nothing of the child but its target's name, and the call
+//! that it is working on where there is only one.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+use crate::session::board::Board;
 
 /// Bytes of one line that are kept; the rest of the line is dropped.
 pub(super) const LINE_BYTES_MAX: usize = 4096;
@@ -18,8 +22,9 @@ const LINGER: Duration = Duration::from_millis(200);
 const READ_BYTES: usize = 8192;
 
 /// Copies until the last writer is gone.
-pub(super) async fn copy_to_log(pipe: pipe::Receiver, target: String, pid: u32) {
-    let mut lines = Lines { target, pid, line: Vec::new(), second: Instant::now(), logged: 0, suppressed: 0, read: 0 };
+pub(super) async fn copy_to_log(pipe: pipe::Receiver, target: String, pid: u32, board: Arc<Board>) {
+    let mut lines =
+        Lines { target, pid, board, line: Vec::new(), second: Instant::now(), logged: 0, suppressed: 0, read: 0 };
     let mut chunk = vec![0; READ_BYTES];
     loop {
         if pipe.readable().await.is_err() {
@@ -49,6 +54,7 @@ pub(super) async fn finish(mut log: JoinHandle<()>) {
 struct Lines {
     target: String,
     pid: u32,
+    board: Arc<Board>,
     line: Vec<u8>,
     second: Instant,
     logged: u32,
@@ -79,7 +85,18 @@ impl Lines {
             self.suppressed += 1;
         } else if !line.is_empty() {
             self.logged += 1;
-            tracing::info!(target = self.target, pid = self.pid, "stderr: {}", String::from_utf8_lossy(line));
+            let text = String::from_utf8_lossy(line);
+            match self.board.only(agentlane_runtime::now()) {
+                Some(call) => tracing::info!(
+                    target = self.target,
+                    pid = self.pid,
+                    session = format_args!("{:016x}", call.session),
+                    id = %String::from_utf8_lossy(&call.id),
+                    method = call.method,
+                    "stderr: {text}"
+                ),
+                None => tracing::info!(target = self.target, pid = self.pid, "stderr: {text}"),
+            }
         }
         self.line.clear();
     }

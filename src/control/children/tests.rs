@@ -1,6 +1,7 @@
 //! Tests of the supervisor, with real processes.
 
 use super::*;
+use crate::session::board::CallMark;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -8,9 +9,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
 const LIMITS: ChildrenLimits = ChildrenLimits { children_max: 8, grace: Duration::from_millis(200) };
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn sh(script: &str) -> ChildSpec {
+pub(super) fn sh(script: &str) -> ChildSpec {
     ChildSpec {
         target: "t".into(),
         command: "sh".into(),
@@ -19,29 +20,29 @@ fn sh(script: &str) -> ChildSpec {
     }
 }
 
-fn stream(io: OwnedFd) -> BufReader<UnixStream> {
+pub(super) fn stream(io: OwnedFd) -> BufReader<UnixStream> {
     let stream = UnixStream::from(io);
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     BufReader::new(stream)
 }
 
-fn line(stream: &mut BufReader<UnixStream>) -> String {
+pub(super) fn line(stream: &mut BufReader<UnixStream>) -> String {
     let mut line = String::new();
     stream.read_line(&mut line).expect("a line in time");
     line.trim_end().to_owned()
 }
 
-fn all(io: OwnedFd) -> String {
+pub(super) fn all(io: OwnedFd) -> String {
     let mut text = String::new();
     stream(io).read_to_string(&mut text).expect("the output in time");
     text
 }
 
-async fn status(exit: &flume::Receiver<ExitStatus>) -> ExitStatus {
+pub(super) async fn status(exit: &flume::Receiver<ExitStatus>) -> ExitStatus {
     tokio::time::timeout(PATIENCE, exit.recv_async()).await.expect("an end in time").expect("a status")
 }
 
-fn run<F: Future>(test: impl FnOnce(Children) -> F) {
+pub(super) fn run<F: Future>(test: impl FnOnce(Children) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let children = Children::new(LIMITS);
@@ -52,7 +53,7 @@ fn run<F: Future>(test: impl FnOnce(Children) -> F) {
 }
 
 /// State and parent of a process, `None` when there is no such process.
-fn process(pid: u32) -> Option<(char, u32)> {
+pub(super) fn process(pid: u32) -> Option<(char, u32)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat[stat.rfind(')')? + 2..].split(' ');
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
@@ -76,12 +77,12 @@ async fn gone(pid: u32) {
 }
 
 /// Runs the body in a process of its own: some facts belong to a whole process, and the other tests share this one.
-fn in_own_process(name: &str, body: impl FnOnce()) {
+pub(super) fn in_own_process(module: &str, name: &str, body: impl FnOnce()) {
     const MARK: &str = "AGENTLANE_TEST_IN_OWN_PROCESS";
     if std::env::var(MARK).is_ok_and(|value| value == name) {
         return body();
     }
-    let path = module_path!().split_once("::").map_or("", |(_, path)| path);
+    let path = module.split_once("::").map_or("", |(_, path)| path);
     let output = std::process::Command::new(std::env::current_exe().expect("the test's own path"))
         .args([&format!("{path}::{name}"), "--exact", "--nocapture", "--test-threads=1"])
         .env(MARK, name)
@@ -222,6 +223,20 @@ fn a_polite_child_gets_its_grace() {
 }
 
 #[test]
+fn a_child_that_is_killed_gets_no_grace() {
+    run(async |children| {
+        let Child { pid, exit, lease, io, .. } = children.spawn(&sh("trap '' TERM; echo up; sleep 1000")).expect("sh");
+        let mut io = stream(io);
+        assert_eq!(line(&mut io), "up");
+        let asked = Instant::now();
+        Box::new(lease).kill();
+        assert_eq!(status(&exit).await.signal(), Some(libc::SIGKILL));
+        assert!(asked.elapsed() < 2 * LIMITS.grace, "{:?}", asked.elapsed());
+        assert_eq!(process(pid), None);
+    });
+}
+
+#[test]
 fn a_dropped_lease_ends_the_child() {
     run(async |children| {
         let Child { pid, exit, lease, io, .. } = children.spawn(&sh("exec sleep 1000")).expect("sh");
@@ -312,11 +327,48 @@ fn standard_error_goes_to_the_log() {
     });
 }
 
+#[test]
+fn standard_error_names_the_only_call() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    run(async |children| {
+        let script = "while read -r word; do echo \"$word\" >&2; done";
+        let Child { io, board, exit, lease, .. } = children.spawn(&sh(script)).expect("sh");
+        let mut io = stream(io);
+        let mut say = async |word: &str| {
+            writeln!(io.get_mut(), "{word}").expect("written");
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let text = log.text();
+                if let Some(line) = text.lines().find(|line| line.contains(word)) {
+                    return line.to_owned();
+                }
+                assert!(Instant::now() < deadline, "{word} is not in the log: {text}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let mark = |session| Some(CallMark { session, id: b"\"a\""[..].into(), method: "tools/call" });
+        assert!(!say("before").await.contains("session="));
+        let first = board.begin(1, mark(0xabc));
+        let line = say("alone").await;
+        assert!(line.contains("session=0000000000000abc id=\"a\" method=\"tools/call\""), "{line}");
+        let second = board.begin(2, mark(0xdef));
+        assert!(!say("both").await.contains("session="));
+        drop(first);
+        assert!(say("second").await.contains("session=0000000000000def"));
+        drop((second, lease));
+        drop(io);
+        status(&exit).await;
+    });
+}
+
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
     }
 }
@@ -344,10 +396,12 @@ fn zombies() -> Vec<u32> {
 
 #[test]
 fn cycles_leave_nothing() {
-    in_own_process("cycles_leave_nothing", || {
+    in_own_process(module_path!(), "cycles_leave_nothing", || {
         run(async |children| {
+            // AGENTLANE_CYCLES=10000 takes a while.
+            let cycles = std::env::var("AGENTLANE_CYCLES").map_or(200, |count| count.parse().expect("a number"));
             let mut before = 0;
-            for cycle in 0..200 {
+            for cycle in 0..cycles {
                 let spec = if cycle % 2 == 0 { sh("exec cat") } else { sh("sleep 1000 & exec sleep 1000") };
                 let child = children.spawn(&spec).expect("sh");
                 drop(child.io);
@@ -370,7 +424,7 @@ fn cycles_leave_nothing() {
 
 #[test]
 fn a_subreaper_reaps_orphans() {
-    in_own_process("a_subreaper_reaps_orphans", || {
+    in_own_process(module_path!(), "a_subreaper_reaps_orphans", || {
         // SAFETY: a plain system call.
         unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
         run(async |children| {
@@ -417,7 +471,7 @@ fn children_die_with_the_runtime() {
 
 #[test]
 fn the_kernel_kills_children_of_a_thread_that_has_ended() {
-    in_own_process("the_kernel_kills_children_of_a_thread_that_has_ended", || {
+    in_own_process(module_path!(), "the_kernel_kills_children_of_a_thread_that_has_ended", || {
         let pid = std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let pid = runtime.block_on(async {

@@ -26,6 +26,10 @@ pub const MESH_DEPTH: usize = 1_024;
 pub const MESH_REPLY_DEPTH: usize = 16;
 /// Messages waiting to be written to one child.
 pub const CHILD_QUEUE: usize = 1_024;
+/// Subscriptions that are remembered of one child, to know that it must not be ended for idling.
+pub const CHILD_SUBSCRIPTIONS_MAX: usize = 1_024;
+/// Requests that wait for one child before those that nobody waits for any more are looked for.
+pub const CHILD_WAITING_TIDY: usize = 64;
 /// Messages from one target that wait for the task that relays them.
 pub const RELAY_QUEUE: usize = 256;
 /// The URI in the `endpoint` event of a server of 2024-11-05.

@@ -4,6 +4,7 @@ mod bad_input;
 mod ends;
 mod failing_targets;
 mod federation;
+mod fleet;
 mod messages;
 mod modern_targets;
 mod old_clients;

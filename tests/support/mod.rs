@@ -10,6 +10,7 @@ pub mod mcp_server;
 pub mod modern_server;
 pub mod sse_client;
 pub mod sse_server;
+pub mod stdio_server;
 pub mod upstream;
 pub mod wire;
 

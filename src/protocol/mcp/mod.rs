@@ -13,3 +13,4 @@ pub mod revision;
 pub mod seal;
 pub mod sse2024;
 pub mod streams;
+pub mod vigil;

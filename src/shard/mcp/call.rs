@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use agentlane_runtime as runtime;
@@ -17,6 +18,7 @@ use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::{ListKind, Method};
+use crate::session::board::CallMark;
 use crate::session::{ChildCommand, InFlight, LegId, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 use crate::shard::record::Record;
@@ -257,7 +259,19 @@ async fn exchange(
         let repeatable = !matches!(method, Method::ToolsCall | Method::Other | Method::Tasks);
         let answer = match (&open.transport, message.upstream_id) {
             (Transport::Stdio(port), Some(upstream_id)) => {
-                upstream::ask_child(port, upstream_id, upstream::join(message.parts.0), deadline)?
+                let mark = CallMark { session: session.serial, id: id.clone(), method: method.label() };
+                let asked =
+                    upstream::ask_child(port, upstream_id, upstream::join(message.parts.0), deadline, Some(mark));
+                match asked {
+                    Err(_) if !retried && port.rested.load(Ordering::Acquire) => {
+                        // It was ended for idling as the call came, and has not seen it.
+                        retried = true;
+                        session.finished(id);
+                        leg::forget(session, leg, &open);
+                        continue;
+                    }
+                    asked => asked?,
+                }
             }
             _ => {
                 let sent =

@@ -1,8 +1,9 @@
 //! A stdio target: the child's socket, owned by one shard, and the messages on it. Ids on the wire to a child are the
 //! gateway's own numbers, so that any number of sessions can share it; each session keeps its own ids outside.
 
+mod tend;
+
 use std::cell::RefCell;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -19,12 +20,14 @@ use super::upstream::ask_child;
 use super::{SCAN_LIMITS, inbound, mcp_fault};
 use crate::backend::mcp::StdioTarget;
 use crate::fault::{Fault, Kind};
-use crate::limits::{CHILD_QUEUE, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
+use crate::limits::{CHILD_QUEUE, CHILD_WAITING_TIDY, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
 use crate::mesh::{SharedChild, SpawnedChild, ToControl, ToShard};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::revision::Revision;
 use crate::session::{ChildCommand, ChildPort, Leg, LegId, OpenLeg, Session, Transport};
 use crate::shard::Shard;
+pub use tend::Notes;
+use tend::Ward;
 
 /// Opens the leg: a child of the session's own, or the shared one of the shard that owns it.
 pub async fn negotiate(
@@ -119,7 +122,7 @@ async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: In
     shard.control.try_send(ask).map_err(|_| mcp_fault::overloaded())?;
     let left = deadline.saturating_duration_since(runtime::now());
     match runtime::timeout(left, spawned.recv()).await {
-        Ok(Some(Ok(child))) => connect(child, target.shared),
+        Ok(Some(Ok(child))) => connect(shard, child, target),
         Ok(Some(Err(reason))) => Err(Fault::new(Kind::UpstreamUnreachable, "target could not be started").with(reason)),
         Ok(None) | Err(_) => Err(mcp_fault::timeout()),
     }
@@ -128,7 +131,7 @@ async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: In
 pub async fn handshake(shard: &Rc<Shard>, port: &ChildPort, params: &[u8], deadline: Instant) -> Result<Bytes, Fault> {
     let id = shard.call_id();
     let request = with_id(&error::request(id, "initialize", Some(params)), id)?;
-    let mut answer = ask_child(port, id, request, Some(deadline))?;
+    let mut answer = ask_child(port, id, request, Some(deadline), None)?;
     while let Some(message) = answer.next().await? {
         let Some(data) = message.data else { continue };
         if let Some(raw) = leg::result_of(&data)? {
@@ -162,11 +165,12 @@ pub struct Link {
     /// Requests in their order; the newest last.
     waiting: Vec<(u64, Sender<Bytes>)>,
     attached: Vec<(u64, Sender<Bytes>)>,
+    notes: Notes,
 }
 
 impl Link {
-    pub fn new(name: &str, shared: bool, commands: Sender<ChildCommand>) -> Self {
-        Link { name: name.to_owned(), shared, commands, waiting: Vec::new(), attached: Vec::new() }
+    pub fn new(name: &str, shared: bool, commands: Sender<ChildCommand>, notes: Notes) -> Self {
+        Link { name: name.to_owned(), shared, commands, waiting: Vec::new(), attached: Vec::new(), notes }
     }
 
     pub fn name(&self) -> &str {
@@ -177,13 +181,25 @@ impl Link {
     pub fn note(&mut self, command: ChildCommand) -> Option<Bytes> {
         match command {
             ChildCommand::Request { id, message, reply } => {
+                self.notes.request(&message, self.waiting.is_empty());
+                if self.waiting.len() >= CHILD_WAITING_TIDY {
+                    self.waiting.retain(|(_, reply)| !reply.is_closed());
+                }
                 self.waiting.push((id, reply));
                 return Some(message);
             }
-            ChildCommand::Send(message) => return Some(message),
+            ChildCommand::Send(message) => {
+                self.notes.told(&message);
+                return Some(message);
+            }
             ChildCommand::Forget { id } => self.forget(id),
             ChildCommand::Attach { session, events } => self.attached.push((session, events)),
-            ChildCommand::Detach { session } => self.attached.retain(|(attached, _)| *attached != session),
+            ChildCommand::Detach { session } => {
+                self.attached.retain(|(attached, _)| *attached != session);
+                if self.attached.is_empty() {
+                    self.notes.left();
+                }
+            }
         }
         None
     }
@@ -200,37 +216,29 @@ impl Link {
     }
 }
 
-/// Puts the pumps of a fresh child on this shard.
-fn connect(child: SpawnedChild, shared: bool) -> Result<ChildPort, Fault> {
+/// Puts the pumps of a fresh child on this shard, and somebody who looks after it.
+fn connect(shard: &Rc<Shard>, child: SpawnedChild, target: &StdioTarget) -> Result<ChildPort, Fault> {
     let failed = |error| mcp_fault::internal("child's socket").with(error);
     // A descriptor of its own for whoever ends the child: the pumps close theirs when they like.
     let input = child.io.try_clone().map_err(failed)?;
     let (reader, writer) = Stream::from_fd(child.io).map_err(failed)?.into_split();
     let (commands, inbox) = channel::bounded(CHILD_QUEUE);
     let (stop, stopped) = channel::bounded(1);
-    let port = ChildPort::new(commands.clone(), stop);
-    let link = Rc::new(RefCell::new(Link::new(&child.target, shared, commands)));
+    let port = ChildPort::new(commands.clone(), stop).with_board(child.board);
+    let notes = Notes::new(target.idle_after.is_some());
+    let link = Rc::new(RefCell::new(Link::new(&child.target, target.shared, commands, notes)));
     let ended = Rc::new(Event::new());
     runtime::spawn(write_pump(writer, inbox, link.clone(), ended.clone()));
-    let (closed, pump_ended) = (port.closed.clone(), ended.clone());
+    let (closed, rested, board) = (port.closed.clone(), port.rested.clone(), port.board.clone());
+    let ward = Ward { link: link.clone(), closed, rested, board, input, lease: child.lease };
+    runtime::spawn(tend::tend(shard.clone(), ward, target.clone(), stopped, ended.clone()));
+    let closed = port.closed.clone();
     runtime::spawn(async move {
         read_pump(reader, &link).await;
         closed.store(true, Ordering::Release);
         // Whoever waits learns by its closed channel.
         link.borrow_mut().forget_all();
-        pump_ended.set();
-    });
-    let lease = child.lease;
-    runtime::spawn(async move {
-        {
-            let (stopped, ended) = (std::pin::pin!(stopped.recv()), std::pin::pin!(ended.wait()));
-            runtime::race(stopped, ended).await;
-        }
-        // The child reads the end of its input and exits; what it still has to say is read. From here on its time is
-        // counted: control asks it to end, and then makes it.
-        // SAFETY: shutdown(2) on a descriptor that we own has no memory effects.
-        unsafe { libc::shutdown(input.as_raw_fd(), libc::SHUT_WR) };
-        drop(lease);
+        ended.set();
     });
     Ok(port)
 }
@@ -284,6 +292,7 @@ async fn read_pump(mut reader: ReadHalf, link: &Rc<RefCell<Link>>) {
         if !matches!(read, Ok(1..)) {
             return;
         }
+        link.borrow_mut().notes.heard();
     }
 }
 
@@ -302,7 +311,11 @@ pub async fn deliver(link: &Rc<RefCell<Link>>, message: Bytes) {
     let place = place(&mut link.borrow_mut(), &message);
     match place {
         // A child of one session waits for its reader; a shared one must not.
-        Place::Reply(to) | Place::Session(to) if !shared => drop(to.send(message).await),
+        Place::Reply(to) | Place::Session(to) if !shared => {
+            link.borrow_mut().notes.stalled = true;
+            let _ = to.send(message).await;
+            link.borrow_mut().notes.stalled = false;
+        }
         Place::Reply(to) | Place::Session(to) => drop(to.try_send(message)),
         Place::Everybody(all) => all.iter().for_each(|to| drop(to.try_send(message.clone()))),
         Place::Refuse => refuse(&link.borrow(), &message),
@@ -327,7 +340,14 @@ fn place(link: &mut Link, message: &Bytes) -> Place {
             waiting.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
         }
         MessageKind::Notification if link.shared => shared_notification(link, &envelope, message),
-        MessageKind::Request | MessageKind::Notification => newest_or_session(link),
+        MessageKind::Request | MessageKind::Notification => {
+            if envelope.kind == MessageKind::Request && !link.shared {
+                link.notes.asks(message, &envelope);
+            } else if envelope.method_is(message, "notifications/cancelled") {
+                link.notes.withdraws(message, &envelope);
+            }
+            newest_or_session(link)
+        }
         MessageKind::Invalid(_) => Place::Nobody,
     }
 }

@@ -135,10 +135,12 @@ fn live(leg: &Leg) -> Option<Rc<OpenLeg>> {
     Some(open)
 }
 
-/// A child that ended may be started again: at once if it had worked for a while, else after a pause that grows.
+/// A child that ended may be started again: at once if it had worked for a while or was ended for idling, else after a
+/// pause that grows.
 fn after_exit(leg: &Leg, open: &OpenLeg) -> LegState {
     let now = runtime::now();
-    if now.saturating_duration_since(open.since) >= STEADY {
+    let rested = matches!(&open.transport, Transport::Stdio(port) if port.rested.load(Ordering::Acquire));
+    if rested || now.saturating_duration_since(open.since) >= STEADY {
         leg.crashes.set(0);
         return LegState::Idle;
     }

@@ -18,6 +18,11 @@ pub const fn child_busy() -> Fault {
     Fault::new(Kind::UpstreamUnreachable, "target does not take messages")
 }
 
+/// It was being ended because nobody used it: nothing was sent, and the next try starts it again.
+pub const fn child_rests() -> Fault {
+    Fault::new(Kind::UpstreamUnreachable, "target is being started again")
+}
+
 pub const fn internal(message: &'static str) -> Fault {
     Fault::new(Kind::Internal, message)
 }

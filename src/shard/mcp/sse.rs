@@ -16,7 +16,7 @@ use agentlane_wire::h1::{Known, Method as HttpMethod};
 use agentlane_wire::sse::{self, SseDecoder};
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::child::{self, Link};
+use super::child::{self, Link, Notes};
 use super::leg::{self, Opened};
 use super::upstream::{self, Answer, media_type_is};
 use crate::backend::http::Endpoint;
@@ -214,7 +214,7 @@ fn start_pumps(shard: &Rc<Shard>, name: &str, events: Events, mailbox: Mailbox) 
     let (commands, inbox) = channel::bounded(CHILD_QUEUE);
     let (stop, stopped) = channel::bounded(1);
     let port = ChildPort::new(commands.clone(), stop);
-    let link = Rc::new(RefCell::new(Link::new(name, false, commands)));
+    let link = Rc::new(RefCell::new(Link::new(name, false, commands, Notes::default())));
     let ended = Rc::new(Event::new());
     // The stream's socket, for whoever ends it; taken out before it is closed.
     let socket = Rc::new(Cell::new(Some(events.http.as_raw_fd())));

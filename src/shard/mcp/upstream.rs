@@ -18,6 +18,7 @@ use crate::backend::mcp::TargetKind;
 use crate::fault::{Fault, Kind};
 use crate::limits::{RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
 use crate::request::HeaderEdits;
+use crate::session::board::{CallMark, UnderWay};
 use crate::session::{ChildCommand, ChildPort, LegId, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 use crate::shard::upstream::HttpAnswer;
@@ -44,7 +45,7 @@ pub enum Answer {
     /// A stream of events, that must have said what is wanted by `deadline`.
     Events { http: Box<HttpAnswer>, decoder: SseDecoder, ended: bool, deadline: Option<Instant> },
     /// A child's messages that belong to the request.
-    Child { messages: channel::Receiver<Bytes>, deadline: Option<Instant> },
+    Child { messages: channel::Receiver<Bytes>, deadline: Option<Instant>, under_way: UnderWay },
     /// One JSON document that has come.
     Whole(Bytes),
     /// Taken, without an answer.
@@ -87,7 +88,7 @@ impl Answer {
                 Ok(Some(Message { data: Some(body), ..Message::default() }))
             }
             Answer::Events { http, decoder, ended, deadline } => next_event(http, decoder, ended, *deadline).await,
-            Answer::Child { messages, deadline } => {
+            Answer::Child { messages, deadline, .. } => {
                 let message = match deadline {
                     Some(at) => {
                         let left = at.saturating_duration_since(runtime::now());
@@ -243,16 +244,23 @@ pub async fn send(
             let message = join(request.into().0);
             let call = shard.call_id();
             let message = super::child::with_id(&message, call)?;
-            ask_child(port, call, message, deadline)
+            ask_child(port, call, message, deadline, None)
         }
     }
 }
 
-/// Hands a request to a child; `message` carries `id`.
-pub fn ask_child(port: &ChildPort, id: u64, message: Bytes, deadline: Option<Instant>) -> Result<Answer, Fault> {
+/// Hands a request to a child; `message` carries `id`. `mark`: whose it is, for the log.
+pub fn ask_child(
+    port: &ChildPort,
+    id: u64,
+    message: Bytes,
+    deadline: Option<Instant>,
+    mark: Option<CallMark>,
+) -> Result<Answer, Fault> {
+    let under_way = port.board.begin(id, mark).ok_or_else(mcp_fault::child_rests)?;
     let (reply, messages) = channel::bounded(RELAY_QUEUE);
     port.commands.try_send(ChildCommand::Request { id, message, reply }).map_err(|_| mcp_fault::child_busy())?;
-    Ok(Answer::Child { messages, deadline })
+    Ok(Answer::Child { messages, deadline, under_way })
 }
 
 /// Sends a notification or an answer.

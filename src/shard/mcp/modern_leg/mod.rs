@@ -156,7 +156,7 @@ pub async fn send(
             let target = http_target(&leg)?;
             post(shard, target, post_head, message, &[], &[], true, deadline, None).await
         }
-        Transport::Stdio(port) => upstream::ask_child(port, number, message, deadline),
+        Transport::Stdio(port) => upstream::ask_child(port, number, message, deadline, None),
     }
 }
 
@@ -339,7 +339,7 @@ async fn start(call: &mut Call, asked: &Asked, retry: Option<&Retry>) -> Result<
             )
             .await
         }
-        Transport::Stdio(port) => upstream::ask_child(port, number, message, call.deadline),
+        Transport::Stdio(port) => upstream::ask_child(port, number, message, call.deadline, None),
     }
 }
 

@@ -26,6 +26,7 @@
 //                    answer to tools/call with the text `flood`
 //   no-session       gives no session id (legal)
 //   chatty-stderr    stdio: writes 64 KiB of stderr with every answer (legal)
+//   hog              tools/call with the text `hog` takes memory without end
 //   ignores-term     stdio: ignores SIGTERM and the end of its stdin
 import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -79,6 +80,7 @@ async function answer({ method, params }) {
   }
   if (method === 'tools/call') {
     if (mode === 'exit') process.exit(70);
+    if (mode === 'hog' && params?.arguments?.text === 'hog') for (const held = []; ; held.push(new Array(1 << 16).fill(held.length)));
     const text = mode === 'huge-line' ? 'x'.repeat(after << 20) : String(params?.arguments?.text ?? '');
     return { content: [{ type: 'text', text }] };
   }

@@ -212,7 +212,7 @@ async fn open_http(
     deadline: Instant,
 ) -> Result<Opened, Fault> {
     let known = backend.eras.of(&leg.target);
-    let mut refused = None;
+    let (mut refused, mut refused_by) = (None, None);
     for era in known.order(leg.target.protocol, runtime::now()) {
         let fault = match era {
             Era::Legacy => match negotiate_http(shard, session, leg, target, leg.target.protocol, deadline).await {
@@ -221,7 +221,10 @@ async fn open_http(
                     return Ok(opened);
                 }
                 Err(Failure::Outage(fault)) => return Err(fault),
-                Err(Failure::Refused(fault)) => fault,
+                Err(Failure::Refused(fault, status)) => {
+                    refused_by = status;
+                    fault
+                }
             },
             Era::Modern => match Box::pin(era::modern(shard, &known, target, deadline)).await {
                 Ok(Some(modern)) => {
@@ -236,6 +239,13 @@ async fn open_http(
         };
         refused.get_or_insert(fault);
     }
+    // Last: a server of 2026-07-28 alone refuses both `initialize` and GET, and need not be asked for a stream.
+    if let Some(status) = refused_by
+        && let Some(opened) = sse::instead(shard, session, leg, target, status, deadline).await
+    {
+        known.is_legacy();
+        return opened;
+    }
     Err(refused.unwrap_or_else(|| mcp_fault::internal("no era to try")))
 }
 
@@ -243,8 +253,8 @@ async fn open_http(
 pub enum Failure {
     /// Nothing can be said about the target.
     Outage(Fault),
-    /// The target answered, but not as one that has sessions.
-    Refused(Fault),
+    /// The target answered, with this status if it was no success, but not as one that has sessions.
+    Refused(Fault, Option<u16>),
 }
 
 impl From<Fault> for Failure {
@@ -272,25 +282,23 @@ async fn negotiate_http(
     let mut answer = Answer::of(http, Some(deadline)).await?;
     if let Answer::Refused { status, .. } = &answer {
         let fault = Fault::new(Kind::UpstreamBroken, "target refused initialize").with(format!("status {status}"));
-        if let Some(opened) = sse::instead(shard, session, leg, target, *status, deadline).await {
-            return opened.map_err(Failure::Outage);
-        }
         return Err(match status {
             401 | 403 | 407 | 408 | 429 | 500.. => Failure::Outage(fault),
-            _ => Failure::Refused(fault),
+            _ => Failure::Refused(fault, Some(*status)),
         });
     }
     let raw = loop {
         let Some(message) = answer.next().await? else {
-            return Err(Failure::Refused(Fault::new(Kind::UpstreamBroken, "target did not answer initialize")));
+            let fault = Fault::new(Kind::UpstreamBroken, "target did not answer initialize");
+            return Err(Failure::Refused(fault, None));
         };
         let Some(message) = message.data else { continue };
-        if let Some(raw) = result_of(&message).map_err(Failure::Refused)? {
+        if let Some(raw) = result_of(&message).map_err(|fault| Failure::Refused(fault, None))? {
             break raw;
         }
     };
     answer.finish().await;
-    let (revision, offers, result) = read_result(&raw).map_err(Failure::Refused)?;
+    let (revision, offers, result) = read_result(&raw).map_err(|fault| Failure::Refused(fault, None))?;
     let post_head = post_head(target, upstream_session.as_deref(), Some(revision.as_str()));
     let transport = Transport::Http { session: upstream_session, post_head };
     let leg = OpenLeg { revision, offers, transport, since: runtime::now(), modern: None };

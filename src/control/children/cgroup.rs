@@ -2,7 +2,7 @@
 //! that has limits. Knows no processes but their ids.
 //!
 //! A controller can be handed down only by a group without processes of its own (the same document, "No Internal Process
-//! Constraint"), so that a gateway in a delegated group first moves itself into a leaf of it.
+//! Constraint"), so that a gateway in a delegated group first moves itself, and what it has started, into a leaf of it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -69,13 +69,13 @@ impl Cgroups {
         if own.join("cgroup.type").exists() {
             let leaf = own.join(LEAF);
             make(&leaf).map_err(|error| fault("a group cannot be made", error))?;
-            write(&leaf.join("cgroup.procs"), &pid.to_string()).map_err(|error| fault("the leaf", error))?;
+            move_own(own, &leaf, pid).map_err(|error| fault("the leaf", error))?;
         }
         let enabled = write(&control, enable.trim_end())
             .and_then(|()| write(&folder.join("cgroup.subtree_control"), enable.trim_end()));
         if let Err(error) = enabled {
             // Back to where it was found: somebody else's processes are in this group too.
-            let _ = write(&own.join("cgroup.procs"), &pid.to_string());
+            let _ = move_own(&own.join(LEAF), own, pid);
             let _ = fs::remove_dir(own.join(LEAF));
             let _ = fs::remove_dir(&folder);
             return Err(fault("controllers cannot be handed down", error));
@@ -160,6 +160,35 @@ fn own_folder(mounts: &str, groups: &str) -> Result<PathBuf, String> {
     Ok(Path::new(mount).join(own.trim_start_matches('/')))
 }
 
+/// Moves the process `pid` and what descends from it from one group to another. Strangers stay.
+fn move_own(from: &Path, to: &Path, pid: u32) -> io::Result<()> {
+    let into = to.join("cgroup.procs");
+    write(&into, &pid.to_string())?;
+    let members = fs::read_to_string(from.join("cgroup.procs"))?;
+    for member in members.lines().filter_map(|line| line.parse().ok()).filter(|&member| descends(member, pid)) {
+        // One that has ended meanwhile needs no place.
+        let _ = write(&into, &member.to_string());
+    }
+    Ok(())
+}
+
+/// Whether `pid` is a descendant of `ancestor`, as far as its parents still live.
+fn descends(mut pid: u32, ancestor: u32) -> bool {
+    while let Some(parent) = parent_of(pid) {
+        if parent == ancestor {
+            return true;
+        }
+        pid = parent;
+    }
+    false
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc_pid_stat(5): the name stands in parentheses and may hold anything; then the state, then the parent.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 fn make(folder: &Path) -> io::Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -175,6 +204,7 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::confine::{Confinement, Hold};
     use super::*;
 
     /// A folder that looks like a group; the kernel's files are plain ones here.
@@ -190,6 +220,7 @@ mod tests {
             fake.put("cgroup.controllers", controllers);
             fake.put("cgroup.type", "domain\n");
             let files = [
+                "cgroup.procs",
                 "cgroup.subtree_control",
                 "agentlane.gateway/cgroup.procs",
                 "agentlane.children/cgroup.subtree_control",
@@ -253,8 +284,47 @@ mod tests {
         let gone = Fake::new("gone", "memory\n");
         // What a missing file stands for here is a refused write.
         fs::remove_file(gone.0.join("agentlane.children/cgroup.subtree_control")).expect("removed");
-        gone.put("cgroup.procs", "");
         assert!(Cgroups::divide(&gone.0, 42).is_err_and(|reason| reason.contains("cannot be handed down")));
         assert_eq!(gone.text("cgroup.procs"), "42", "back where it was");
+    }
+
+    #[test]
+    fn what_descends_from_the_gateway_is_its_own() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("a child");
+        assert!(descends(child.id(), own));
+        assert!(!descends(own, own) && !descends(1, own) && !descends(own, child.id()));
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+    }
+
+    /// With the kernel's own files, where this process may make groups; none of the limits, which need controllers.
+    #[test]
+    fn a_group_takes_all_that_a_child_started_with_it() {
+        use std::os::unix::process::CommandExt;
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let Ok(own) = own_folder(&read("/proc/self/mountinfo"), "0::/\n") else { return };
+        let folder = own.join(format!("agentlane.test-{}", std::process::id()));
+        if fs::create_dir(&folder).is_err() {
+            return;
+        }
+        let groups = Cgroups { folder: folder.clone(), memory: false, cpu: false, pids: false };
+        let group = groups.make("t.1", &ChildLimits::default()).expect("a group");
+        let hold = Hold { group: Some(group), ..Hold::default() };
+        let confinement = Confinement::new(&hold, false);
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!; cat /proc/self/cgroup"]);
+        // SAFETY: system calls only.
+        unsafe { command.pre_exec(move || confinement.enter()) };
+        let text = String::from_utf8(command.output().expect("sh").stdout).expect("text");
+        assert!(text.contains(&format!("agentlane.test-{}/t.1\n", std::process::id())), "{text}");
+        let left: u32 = text.lines().next().and_then(|line| line.parse().ok()).expect("a process id");
+        assert!(parent_of(left).is_some(), "it left the process group, not the control group");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(hold.group.expect("still held").remove());
+        assert!(!folder.join("t.1").exists());
+        let state = read(&format!("/proc/{left}/stat"));
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        fs::remove_dir(&folder).expect("empty");
     }
 }

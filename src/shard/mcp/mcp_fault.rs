@@ -18,9 +18,10 @@ pub const fn child_busy() -> Fault {
     Fault::new(Kind::UpstreamUnreachable, "target does not take messages")
 }
 
-/// It was being ended because nobody used it: nothing was sent, and the next try starts it again.
+/// A child was ended for idling just now: nothing was sent. As with a target that forgot the session, whoever may ask
+/// again does so, and that starts it.
 pub const fn child_rests() -> Fault {
-    Fault::new(Kind::UpstreamUnreachable, "target is being started again")
+    Fault::new(Kind::SessionUnknown, "target is being started again")
 }
 
 pub const fn internal(message: &'static str) -> Fault {

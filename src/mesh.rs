@@ -78,8 +78,9 @@ pub type ReplyHeaders = SmallVec<[(Bytes, Bytes); 6]>;
 #[derive(Clone)]
 pub struct SharedChild {
     pub port: ChildPort,
-    /// The `result` of its `initialize`.
+    /// The `result` of its `initialize`, or of `server/discover` where it is spoken to in 2026-07-28.
     pub initialize_result: Bytes,
+    pub modern: bool,
 }
 
 /// What shards ask of control: children. Everything else goes over channels of its own kind.

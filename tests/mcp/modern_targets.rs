@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::support::eventually;
+use crate::support::gateway::Folder;
 use crate::support::mcp_client::{McpClient, each};
 use crate::support::mcp_server::{Act, McpServer, Offers};
 use crate::support::modern_server::{ModernServer, VERSION, input_required, meta};
@@ -196,7 +198,7 @@ fn what_a_target_asks_reaches_the_client_and_comes_back() {
 #[test]
 fn what_cannot_be_asked_fails_by_name() {
     let server = asking();
-    let (gateway, address) = federation(vec![server.target("new"), crate::notes("notes")]);
+    let (_gateway, address) = federation(vec![server.target("new"), crate::notes("notes")]);
     let failure = |client: &McpClient, tool: &str| {
         let result = client.result("tools/call", json!({ "name": format!("new__{tool}") }));
         assert_eq!(result["isError"], true, "{tool}: {result}");
@@ -216,8 +218,7 @@ fn what_cannot_be_asked_fails_by_name() {
     let able = McpClient::open(address);
     let (_, failed) = answering(&able, 1, "new__sample", |_| json!({ "error": { "code": -1, "message": "no" } }));
     assert_eq!(failed["result"]["isError"], true, "{failed}");
-    assert_eq!(client.call("notes__add_note", json!({ "title": "t", "text": "x" })).is_empty(), false);
-    drop(gateway);
+    assert!(!client.call("notes__add_note", json!({ "title": "t", "text": "x" })).is_empty());
 }
 
 #[test]
@@ -390,4 +391,88 @@ fn what_a_target_is_spoken_to_in_can_be_said() {
         let (_gateway, address) = pinned(target, protocol);
         assert_eq!(crate::support::mcp_client::initialize(address, "2025-11-25").status, 502, "{protocol}");
     }
+}
+
+/// A child that speaks one era alone, and the file in which it notes what it was asked.
+fn child(name: &str, mode: &str, only: &str) -> (Value, Folder, std::path::PathBuf) {
+    let folder = Folder::new();
+    let log = folder.path().join("log");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/modern_child.sh");
+    let args = json!([script, log.to_str().expect("a path"), only]);
+    (json!({ "name": name, "stdio": { "cmd": "sh", "args": args, "mode": mode } }), folder, log)
+}
+
+/// What was asked, process by process.
+fn asked(log: &std::path::Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    let starts: Vec<&str> = text.split("start\n").skip(1).collect();
+    starts.iter().map(|process| process.lines().map(first).collect()).collect()
+}
+
+#[test]
+fn children_of_the_newest_revision_serve_every_client() {
+    for mode in ["perSession", "shared"] {
+        let (target, _folder, log) = child("new", mode, "");
+        let (_gateway, address) = federation(vec![target, crate::notes("notes")]);
+        let client = McpClient::open(address);
+        let tools = client.result("tools/list", json!({}))["tools"].clone();
+        assert_eq!(tools[0]["name"], "new__work", "{mode}");
+        assert_eq!(tools[0]["inputSchema"], json!({ "properties": { "a": { "type": "number" } } }), "{mode}");
+        let params = json!({ "name": "new__work", "_meta": { "progressToken": "mine" } });
+        let messages = client.stream(3, "tools/call", params).messages();
+        assert_eq!(messages[0]["params"]["progressToken"], "mine", "{mode}");
+        assert_eq!(messages[1]["result"], json!({ "content": [{ "type": "text", "text": "worked" }] }), "{mode}");
+        let (methods, answer) = answering(&client, 4, "new__ask", |_| json!({ "result": { "action": "accept" } }));
+        assert_eq!(methods, ["elicitation/create"], "{mode}");
+        assert_eq!(answer["result"]["content"][0]["text"], "accepted", "{mode}");
+        for revision in REVISIONS {
+            assert_eq!(
+                McpClient::open_in(address, revision).call("new__work", json!({})),
+                "worked",
+                "{mode} {revision}"
+            );
+        }
+        let processes = asked(&log);
+        assert_eq!(processes[0][0], "initialize", "{mode}: the first process tells that it knows none");
+        assert!(processes[1..].iter().all(|asked| asked[0] == "server/discover"), "{mode}: {processes:?}");
+        assert_eq!(processes.len(), if mode == "shared" { 2 } else { 2 + REVISIONS.len() }, "{mode}");
+        assert!(processes[1..].iter().flatten().all(|method| !method.starts_with("notifications/")), "{processes:?}");
+    }
+}
+
+#[test]
+fn cancelled_calls_of_children_are_told_by_their_ids() {
+    let (target, _folder, log) = child("new", "perSession", "");
+    let (_gateway, address) = federation(vec![target, crate::notes("notes")]);
+    let client = McpClient::open(address);
+    let waiting = {
+        let client = client.clone();
+        std::thread::spawn(move || {
+            client.post(&crate::support::mcp_client::message(9, "tools/call", json!({ "name": "new__wait" })))
+        })
+    };
+    let lines = |method: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.strip_prefix(method)?.strip_prefix(' ').map(str::to_owned));
+        lines.map(|line| serde_json::from_str(&line).expect("a message")).collect()
+    };
+    eventually("the call", || !lines("tools/call").is_empty());
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 9 } });
+    assert_eq!(client.post(&cancel.to_string()).status, 202);
+    assert!(waiting.join().expect("no panic").json()["error"].is_object());
+    let told = &lines("notifications/cancelled")[0];
+    assert_eq!(told["params"]["requestId"], lines("tools/call")[0]["id"]);
+    assert_eq!(client.call("new__work", json!({})), "worked");
+}
+
+#[test]
+fn children_of_older_revisions_are_not_asked_for_the_newest() {
+    let (target, _folder, log) = child("old", "perSession", "old");
+    let (_gateway, address) = gateway(json!({ "targets": [target] }));
+    let client = McpClient::open(address);
+    assert_eq!(client.initialized["serverInfo"]["name"], "old");
+    assert_eq!(client.call("work", json!({})), "worked");
+    assert_eq!(asked(&log).len(), 1);
+    assert!(asked(&log)[0].iter().all(|method| method != "server/discover"));
 }

@@ -16,13 +16,15 @@ use agentlane_wire::json::{self, MessageKind, Splice};
 use bytes::{Bytes, BytesMut};
 
 use super::leg::{self, Opened};
-use super::upstream::ask_child;
-use super::{SCAN_LIMITS, inbound, mcp_fault};
-use crate::backend::mcp::StdioTarget;
+use super::modern_leg::child::Greeting;
+use super::upstream::{Answer, ask_child};
+use super::{SCAN_LIMITS, inbound, mcp_fault, modern_leg};
+use crate::backend::mcp::{Protocol, StdioTarget};
 use crate::fault::{Fault, Kind};
 use crate::limits::{CHILD_QUEUE, CHILD_WAITING_TIDY, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
 use crate::mesh::{SharedChild, SpawnedChild, ToControl, ToShard};
 use crate::protocol::mcp::error;
+use crate::protocol::mcp::modern::envelope::Client;
 use crate::protocol::mcp::revision::Revision;
 use crate::session::{ChildCommand, ChildPort, Leg, LegId, OpenLeg, Session, Transport};
 use crate::shard::Shard;
@@ -38,14 +40,20 @@ pub async fn negotiate(
     id: LegId,
     deadline: Instant,
 ) -> Result<Opened, Fault> {
+    let backend = shard.mcp_backend(&session.backend).ok_or_else(mcp_fault::session_unknown)?;
+    let known = backend.eras.of(&leg.target);
     let child = if target.shared {
         shared(shard, &session.backend, &leg.target.name, target, deadline).await?
     } else {
-        let port = start(shard, &leg.target.name, target, deadline).await?;
-        let initialize_result =
-            handshake(shard, &port, &session.initialize_params, deadline).await.inspect_err(|_| port.stop())?;
-        SharedChild { port, initialize_result }
+        let client = Client::of_initialize(&session.initialize_params, session.revision);
+        let params = leg::initialize_params(session, leg.target.protocol);
+        let greeting = Greeting { known: &known, protocol: leg.target.protocol, params: &params, client: &client };
+        modern_leg::child::start(shard, &leg.target.name, target, greeting, deadline).await?
     };
+    if child.modern {
+        attach(shard, session, id, &child.port)?;
+        return modern_leg::child::open(session, leg, child, &known);
+    }
     let (revision, offers, result) = leg::read_result(&child.initialize_result)?;
     attach(shard, session, id, &child.port)?;
     let transport = Transport::Stdio(child.port);
@@ -91,7 +99,7 @@ pub async fn own_shared(
         return Ok(child.clone());
     }
     slot.backoff.pause(target, name)?;
-    let outcome = start_shared(shard, name, target, deadline).await;
+    let outcome = start_shared(shard, backend, name, target, deadline).await;
     slot.backoff.tried(outcome.is_ok());
     let child = outcome?;
     *slot.child.borrow_mut() = Some(child.clone());
@@ -100,23 +108,31 @@ pub async fn own_shared(
 
 async fn start_shared(
     shard: &Rc<Shard>,
+    backend: &str,
     name: &str,
     target: &StdioTarget,
     deadline: Instant,
 ) -> Result<SharedChild, Fault> {
-    let port = start(shard, name, target, deadline).await?;
-    let params = format!(
-        r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"agentlane","version":"{}"}}}}"#,
-        Revision::NEWEST.as_str(),
-        env!("CARGO_PKG_VERSION"),
-    );
-    let initialize_result = handshake(shard, &port, params.as_bytes(), deadline).await.inspect_err(|_| port.stop())?;
-    let initialized = error::notification("notifications/initialized", None);
-    let _ = port.commands.try_send(ChildCommand::Send(initialized));
-    Ok(SharedChild { port, initialize_result })
+    let state = shard.mcp_backend(backend).ok_or_else(mcp_fault::session_unknown)?;
+    let index = state.config.target_index(name).ok_or_else(mcp_fault::session_unknown)?;
+    let configured = &state.config.targets[index];
+    let revision = match configured.protocol {
+        Protocol::Legacy(Some(revision)) => revision,
+        _ => Revision::NEWEST,
+    };
+    let client = Client::gateway();
+    let params = error::initialize_params(revision, &client.capabilities, client.info.as_deref());
+    let known = state.eras.of(configured);
+    let greeting = Greeting { known: &known, protocol: configured.protocol, params: &params, client: &client };
+    let child = modern_leg::child::start(shard, name, target, greeting, deadline).await?;
+    if !child.modern {
+        let initialized = error::notification("notifications/initialized", None);
+        let _ = child.port.commands.try_send(ChildCommand::Send(initialized));
+    }
+    Ok(child)
 }
 
-async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: Instant) -> Result<ChildPort, Fault> {
+pub async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: Instant) -> Result<ChildPort, Fault> {
     let (reply, spawned) = channel::bounded(1);
     let ask = ToControl::Spawn { target: name.to_owned(), spec: target.clone(), reply };
     shard.control.try_send(ask).map_err(|_| mcp_fault::overloaded())?;
@@ -128,14 +144,25 @@ async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: In
     }
 }
 
+/// The result of `initialize`.
 pub async fn handshake(shard: &Rc<Shard>, port: &ChildPort, params: &[u8], deadline: Instant) -> Result<Bytes, Fault> {
+    let answer = initialize(shard, port, params, deadline).await?;
+    leg::result_of(&answer)?.ok_or_else(|| Fault::new(Kind::UpstreamBroken, "target sent no result"))
+}
+
+/// The answer to `initialize`, whatever it is.
+pub async fn initialize(shard: &Rc<Shard>, port: &ChildPort, params: &[u8], deadline: Instant) -> Result<Bytes, Fault> {
     let id = shard.call_id();
     let request = with_id(&error::request(id, "initialize", Some(params)), id)?;
-    let mut answer = ask_child(port, id, request, Some(deadline), None)?;
+    answer(ask_child(port, id, request, Some(deadline), None)?).await
+}
+
+/// The response to the first request to a child.
+pub async fn answer(mut answer: Answer) -> Result<Bytes, Fault> {
     while let Some(message) = answer.next().await? {
         let Some(data) = message.data else { continue };
-        if let Some(raw) = leg::result_of(&data)? {
-            return Ok(raw);
+        if inbound::is_response(&data) {
+            return Ok(data);
         }
     }
     Err(Fault::new(Kind::UpstreamBroken, "target ended during initialize"))
@@ -336,6 +363,12 @@ fn place(link: &mut Link, message: &Bytes) -> Place {
         }
         MessageKind::Notification if envelope.method_is(message, "notifications/progress") => {
             let id = envelope.progress_token.and_then(|token| json::as_u64(message, token));
+            let waiting = id.and_then(|id| link.waiting.iter().find(|(waiting, _)| *waiting == id));
+            waiting.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
+        }
+        // What a listener asked for (2026-07-28) says whose it is.
+        MessageKind::Notification if envelope.meta_subscription_id.is_some() => {
+            let id = envelope.meta_subscription_id.and_then(|id| json::as_u64(message, id));
             let waiting = id.and_then(|id| link.waiting.iter().find(|(waiting, _)| *waiting == id));
             waiting.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
         }

@@ -97,8 +97,22 @@ impl Known {
     }
 
     /// It refused a session, and speaks 2026-07-28.
-    pub fn is_not_legacy(&self) {
+    fn is_not_legacy(&self) {
         self.not_legacy.set(Some(runtime::now() + TRUSTED));
+    }
+
+    /// It speaks 2026-07-28; `refused`: after it had refused a session.
+    pub fn is_modern(&self, refused: bool) {
+        self.not_modern.set(None);
+        if refused {
+            self.is_not_legacy();
+        }
+    }
+
+    /// It did not know 2026-07-28.
+    pub fn is_not_modern(&self) {
+        self.not_modern.set(Some(runtime::now() + REFUSED));
+        self.discovered.take();
     }
 
     /// What it was taken for it is no more: the next use asks again.
@@ -157,12 +171,11 @@ pub async fn modern(
     }
     let post_head = leg::post_head(target, None, Some(VERSION));
     let Some(raw) = discover(shard, target, &post_head, deadline).await? else {
-        known.not_modern.set(Some(runtime::now() + REFUSED));
-        known.discovered.take();
+        known.is_not_modern();
         return Ok(None);
     };
     let Some(discovered) = Discovered::read(&raw) else {
-        known.not_modern.set(Some(runtime::now() + REFUSED));
+        known.is_not_modern();
         return Ok(None);
     };
     known.not_modern.set(None);

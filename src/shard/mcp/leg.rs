@@ -228,9 +228,7 @@ async fn open_http(
             },
             Era::Modern => match Box::pin(era::modern(shard, &known, target, deadline)).await {
                 Ok(Some(modern)) => {
-                    if refused.is_some() {
-                        known.is_not_legacy();
-                    }
+                    known.is_modern(refused.is_some());
                     return Ok(modern_leg::open(session, leg, &modern));
                 }
                 Ok(None) => era::not_modern(),

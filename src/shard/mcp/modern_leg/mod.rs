@@ -2,6 +2,7 @@
 //! their envelope and mirrored headers, answers lose what only that revision has, and what the target asks for in a result
 //! becomes requests to the client ([`input`]).
 
+pub mod child;
 pub mod input;
 
 use std::cell::{Cell, RefCell};

@@ -176,7 +176,7 @@ async fn negotiate(
         TargetKind::Sse(target) => sse::negotiate(shard, session, leg, target, deadline).await?,
         TargetKind::Stdio(target) => child::negotiate(shard, session, leg, target, id, deadline).await?,
     };
-    if !first && session.initialized.get() {
+    if !first && session.initialized.get() && opened.leg.modern.is_none() {
         catch_up(shard, session, &opened.leg, id, deadline).await;
     }
     Ok(opened)
@@ -278,7 +278,7 @@ async fn negotiate_http(
     let http = upstream::post(shard, &target.endpoint, &head, &[], message, true, Some(deadline)).await?;
     let upstream_session = http.head.headers.get("mcp-session-id").map(Bytes::copy_from_slice);
     let mut answer = Answer::of(http, Some(deadline)).await?;
-    if let Answer::Refused { status, .. } = &answer {
+    if let Answer::Refused { status, body } = &answer {
         let fault = Fault::new(Kind::UpstreamBroken, "target refused initialize").with(format!("status {status}"));
         return Err(match status {
             401 | 403 | 407 | 408 | 429 | 500.. => Failure::Outage(fault),

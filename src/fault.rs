@@ -20,6 +20,9 @@ pub enum Kind {
     MethodNotFound,
     InvalidParams,
     UnsupportedVersion,
+    HeaderMismatch,
+    CapabilityUndeclared,
+    VersionUnknown,
     SessionMissing,
     SessionUnknown,
     AlreadyInitialized,
@@ -60,6 +63,9 @@ impl Kind {
             | Kind::BatchForbidden
             | Kind::InvalidParams
             | Kind::UnsupportedVersion
+            | Kind::HeaderMismatch
+            | Kind::CapabilityUndeclared
+            | Kind::VersionUnknown
             | Kind::SessionMissing
             | Kind::AlreadyInitialized
             | Kind::ResumeUnknown => 400,
@@ -82,6 +88,10 @@ impl Kind {
             Kind::ParseError => -32700,
             Kind::MethodNotFound => -32601,
             Kind::InvalidParams => -32602,
+            // 2026-07-28, schema: HeaderMismatchError and the two after it.
+            Kind::HeaderMismatch => -32020,
+            Kind::CapabilityUndeclared => -32021,
+            Kind::VersionUnknown => -32022,
             Kind::NoBackend
             | Kind::Overloaded
             | Kind::Draining
@@ -114,6 +124,9 @@ impl Kind {
             Kind::MethodNotFound => "method_not_found",
             Kind::InvalidParams => "invalid_params",
             Kind::UnsupportedVersion => "unsupported_version",
+            Kind::HeaderMismatch => "header_mismatch",
+            Kind::CapabilityUndeclared => "capability_undeclared",
+            Kind::VersionUnknown => "version_unknown",
             Kind::SessionMissing => "session_missing",
             Kind::SessionUnknown => "session_unknown",
             Kind::AlreadyInitialized => "already_initialized",

@@ -68,3 +68,13 @@ pub const INPUT_ROUNDS_MAX: u32 = 10;
 pub const INPUT_TIME: Duration = Duration::from_secs(600);
 /// Questions of one round; more fail the request.
 pub const INPUT_REQUESTS_MAX: usize = 32;
+/// Sessions that one shard has with targets on behalf of clients without sessions; a request above it is answered 503.
+pub const LEASES_MAX: usize = 4_096;
+/// Those of one caller; all clients without credentials are one.
+pub const LEASES_PER_CALLER_MAX: usize = 1_024;
+/// How long such a session stays open after its last request, if the endpoint's sessions may idle so long.
+pub const LEASE_IDLE: Duration = Duration::from_secs(60);
+/// How long the first question of a target waits for others, so that the client is asked for all at once.
+pub const COLLECT_TIME: Duration = Duration::from_millis(40);
+/// How long a request to a target of 2026-07-28 may take before it is watched whether its client is still there.
+pub const WATCH_AFTER: Duration = Duration::from_millis(100);

@@ -264,6 +264,11 @@ impl ServerRequests {
         self.waiting.iter().find(|(_, request)| request.leg == leg && request.id[..] == *id).map(|(&id, _)| id)
     }
 
+    /// Forgets everything that waits: nobody will answer.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
     /// Forgets what a target asked that is gone.
     pub fn forget_leg(&mut self, leg: LegId) {
         self.waiting.retain(|_, request| request.leg != leg);
@@ -319,6 +324,11 @@ impl Session {
         now.saturating_duration_since(self.last_used.get()) >= idle
             && self.in_flight.borrow().is_empty()
             && !self.streams.borrow().any_claimed()
+    }
+
+    /// Whether it is a conversation of the gateway's own, on behalf of clients without sessions.
+    pub fn is_internal(&self) -> bool {
+        self.id.is_empty()
     }
 
     /// Ends the streams that clients read, not the session.

@@ -34,6 +34,8 @@ pub struct Mcp {
     pub deadline: Duration,
     /// How long a session may be without a request or an open stream.
     pub session_idle_timeout: Duration,
+    /// How long a request of a client without a session waits for what it asked that client.
+    pub input_timeout: Duration,
     /// Most entries on one page of a merged list.
     pub page_size: u32,
 }
@@ -55,6 +57,9 @@ record! {
         pub deadline: Duration = or(Duration::from_secs(10)) "deadline";
         /// How long a session may be idle before it ends. Default: `config.mcp.sessionTtl`, which is 30m.
         pub session_idle_timeout: Option<Duration> = opt "sessionIdleTimeout";
+        /// How long a request of a client without a session (2026-07-28) waits for the input that it asked for, before it is
+        /// cancelled at its target. Default: 10m.
+        pub input_timeout: Duration = or(Duration::from_secs(600)) "inputTimeout";
         /// Most entries on one page of a merged list, 1 to 100000. Default: 1000.
         pub page_size: u32 = or(1000) "pageSize" as Int<u32, 1, 100_000>;
     }
@@ -85,6 +90,7 @@ impl Federation {
             dns_rebinding_protection: self.dns_rebinding_protection,
             deadline: self.deadline,
             session_idle_timeout: self.session_idle_timeout.unwrap_or(session_ttl),
+            input_timeout: self.input_timeout,
             page_size: self.page_size,
         }
     }

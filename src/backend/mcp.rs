@@ -32,6 +32,8 @@ pub struct McpBackend {
     pub deadline: Duration,
     /// A session without a request or an open stream for this long ends.
     pub session_idle: Duration,
+    /// How long a request of a client without a session waits for its input.
+    pub input_timeout: Duration,
     /// Elements per page of a merged list.
     pub page_size: usize,
     /// Refuse foreign `Host` and `Origin` on loopback listeners.

@@ -154,7 +154,8 @@ async fn mcp_request(
     record: &mut Record,
 ) -> After {
     let backend = &active.mcp[backend];
-    let owner = match owner_of(shard, backend, head) {
+    let is_modern = mcp::is_modern(head);
+    let mut owner = match owner_of(shard, backend, head) {
         Ok(Owner::There(owner)) if client.fresh => return After::Move(owner),
         Ok(owner) => owner,
         Err(fault) => return refuse(connection, &changes.response, record, &fault).await,
@@ -172,6 +173,9 @@ async fn mcp_request(
         _ => Bytes::new(),
     };
     record.bytes_in = body.len() as u64;
+    if is_modern && let Some(holder) = mcp::modern::holder(shard, &body) {
+        owner = Owner::There(holder);
+    }
     if let Owner::There(owner) = owner {
         return Box::pin(forward_to(shard, connection, client, head, body, owner, changes, record)).await;
     }
@@ -183,6 +187,8 @@ async fn mcp_request(
 /// Whose request it is.
 fn owner_of(shard: &Shard, backend: &super::BackendState, head: &RequestHead) -> Result<Owner, Fault> {
     match mcp::old_front::part(head) {
+        // There are no sessions in that revision, whatever the header says.
+        None if mcp::is_modern(head) => Ok(Owner::Nobody),
         None => mcp::owner(shard, backend, head.headers.known(Known::McpSessionId)),
         Some(part) => mcp::old_front::owner(shard, backend, &part),
     }
@@ -218,7 +224,8 @@ async fn endpoint(
         (HttpMethod::Post, session) => {
             let passed_on = mcp::upstream::passed_on(&head.headers, edits);
             let prefers_events = mcp::prefers_events(&head.headers);
-            let incoming = Incoming { shard, backend, session, passed_on: &passed_on, prefers_events };
+            let headers = &head.headers;
+            let incoming = Incoming { shard, backend, session, headers, passed_on: &passed_on, prefers_events };
             mcp::post(incoming, body, responder, record).await;
         }
         (_, None) => {
@@ -305,16 +312,21 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     });
     let outcome = match &backend {
         None => Err(Fault::new(Kind::NoRoute, "no route")),
-        Some(backend) => owner_of(shard, backend, &forwarded.head),
+        Some(backend) => owner_of(shard, backend, &forwarded.head).and_then(|owner| match owner {
+            Owner::Here(_) | Owner::Conversation(_) => Ok(owner),
+            // Its state said that this shard knows more; if not, it is answered so.
+            Owner::Nobody if mcp::is_modern(&forwarded.head) => Ok(owner),
+            // A shard that works for a peer never asks a third one.
+            _ => Err(mcp::session_unknown()),
+        }),
     };
     let edits = route.map(|(route, matched)| request_edits(route, &view, &matched)).unwrap_or_default();
     match (outcome, backend) {
-        (Ok(owner @ (Owner::Here(_) | Owner::Conversation(_))), Some(backend)) => {
+        (Ok(owner), Some(backend)) => {
             endpoint(shard, &backend, owner, &forwarded.head, forwarded.body, &edits, &mut responder, &mut record)
                 .await;
         }
-        // A shard that works for a peer never asks a third one.
-        (Ok(_), _) => mcp::refuse(&mut responder, &mut record, None, &mcp::session_unknown()).await,
+        (Ok(_), None) => {}
         (Err(fault), _) => mcp::refuse(&mut responder, &mut record, None, &fault).await,
     }
     shard.metrics.mcp(&record);
@@ -356,7 +368,8 @@ async fn refuse(connection: &mut Connection, edits: &HeaderEdits, record: &mut R
     let mut reply =
         LocalReply::new(fault.kind.http_status()).header("content-type", Bytes::from_static(b"application/json"));
     if fault.kind == Kind::MethodNotAllowed {
-        reply = reply.header("allow", Bytes::from_static(b"GET, POST, DELETE"));
+        let allowed = if fault.message == mcp::SESSIONLESS { "POST" } else { "GET, POST, DELETE" };
+        reply = reply.header("allow", Bytes::from_static(allowed.as_bytes()));
     }
     reply.body = error::fault_response(None, fault);
     local(connection, reply, edits, record).await
@@ -416,7 +429,7 @@ fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, r
             .and_then(|(route, place)| route.backends.get(place))
             .map(|chosen| chosen.backend.name()),
         mcp_method: record.mcp_method,
-        mcp_target: record.target.as_ref().map(|leg| leg.target.name.as_str()),
+        mcp_target: record.target.as_ref().map(|target| target.name.as_str()),
         mcp_tool: record.tool.as_ref().and_then(|tool| std::str::from_utf8(tool).ok()),
         session: record.session,
         fault: record.fault,

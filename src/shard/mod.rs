@@ -69,6 +69,10 @@ pub struct Shard {
     pub internal: RefCell<HashMap<u64, Rc<Session>>>,
     /// Clients of the transport of 2024-11-05, by the ids of their streams; no more than sessions.
     pub conversations: RefCell<HashMap<Bytes, Rc<Conversation>>>,
+    /// Those of them that serve clients without sessions, while no request uses them.
+    pub leases: RefCell<mcp::modern::lease::Pool>,
+    /// Requests of such clients that wait for input.
+    pub parked: RefCell<mcp::modern::park::Parked>,
     pub metrics: Metrics,
     pub drain: Drain,
     active: RefCell<Rc<Active>>,
@@ -120,7 +124,8 @@ fn backends_of(snapshot: &Snapshot, previous: &Backends) -> Backends {
             let catalogue = RefCell::new(known.map(|known| known.catalogue.take()).unwrap_or_default());
             let eras = known.map(|known| known.eras.clone()).unwrap_or_default();
             let old_transport = RefCell::new(known.map(|known| known.old_transport.take()).unwrap_or_default());
-            Rc::new(BackendState { config: config.clone(), catalogue, eras, old_transport })
+            let introductions = RefCell::default();
+            Rc::new(BackendState { config: config.clone(), catalogue, introductions, eras, old_transport })
         });
     }
     next
@@ -134,6 +139,8 @@ pub struct BackendState {
     pub eras: mcp::era::Eras,
     /// Targets that were found to speak the transport of 2024-11-05, by name, and when.
     pub old_transport: RefCell<HashMap<String, Instant>>,
+    /// How targets with sessions introduced themselves last, by their names.
+    pub introductions: RefCell<HashMap<String, mcp::modern::Introduction>>,
 }
 
 /// A shared child that this shard owns, or may start.
@@ -161,6 +168,8 @@ impl Shard {
             sessions: RefCell::new(SessionTable::new(parts.sessions_max)),
             internal: RefCell::default(),
             conversations: RefCell::default(),
+            leases: RefCell::default(),
+            parked: RefCell::default(),
             metrics: parts.metrics,
             drain: Drain::new(),
             backends: RefCell::new(backends),
@@ -173,6 +182,7 @@ impl Shard {
         let bound = accept::follow(&shard, &active.snapshot);
         let _ = ready.try_send(bound);
         runtime::spawn(mcp::close::sweep(shard.clone()));
+        runtime::spawn(mcp::modern::sweep(shard.clone()));
         runtime::spawn(flush_access(shard.clone()));
         while let Some(message) = inbox.recv().await {
             if shard.take(message) {
@@ -308,6 +318,7 @@ impl Shard {
         self.listeners.borrow_mut().stop_all();
         self.drain.start();
         self.conversations.borrow().values().filter(|one| !one.has_begun()).for_each(|one| one.close());
+        mcp::modern::drain(self);
         // Streams that clients hold open end when their sessions do.
         let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
         sessions.iter().filter(|session| session.in_flight.borrow().is_empty()).for_each(|s| s.hang_up());

@@ -1,13 +1,13 @@
 //! What is known of one request for the access log and the metrics, filled in as it passes the rooms.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quanta::Instant;
 
 use super::responder::Responder;
+use crate::backend::mcp::Target;
 use crate::fault::Fault;
-use crate::session::Leg;
 
 pub struct Record {
     pub began: Instant,
@@ -19,7 +19,7 @@ pub struct Record {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub mcp_method: Option<&'static str>,
-    pub target: Option<Rc<Leg>>,
+    pub target: Option<Arc<Target>>,
     /// The tool's name as the client wrote it, JSON escapes and all.
     pub tool: Option<Bytes>,
     pub session: Option<u64>,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use agentlane_link::server::{ConnError, Connection};
 use agentlane_runtime::channel::Sender;
+use agentlane_runtime::local;
 use agentlane_wire::h1::{Framing, HeadWriter};
 use agentlane_wire::json;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -41,6 +42,8 @@ enum Out<'a> {
     },
     /// Whole messages, whatever they are.
     Outbox(Rc<Outbox>),
+    /// Every message by itself, to a task that translates them.
+    Bridge(local::Sender<Bytes>),
 }
 
 const JSON: &[u8] = b"application/json";
@@ -66,6 +69,11 @@ impl<'a> Responder<'a> {
         Self::new(Out::Outbox(outbox), HeaderEdits::default())
     }
 
+    /// For a call that another task made and reads the messages of.
+    pub fn bridge(messages: local::Sender<Bytes>) -> Self {
+        Self::new(Out::Bridge(messages), HeaderEdits::default())
+    }
+
     fn new(out: Out<'a>, edits: HeaderEdits) -> Self {
         Responder {
             out,
@@ -87,6 +95,11 @@ impl<'a> Responder<'a> {
     /// Whether bytes go to a client as they are written, rather than into a message of their own.
     pub fn is_direct(&self) -> bool {
         matches!(self.out, Out::Connection(_) | Out::Mesh(_))
+    }
+
+    /// Whether the head of an answer is out, or on its way.
+    pub fn has_begun(&self) -> bool {
+        self.began
     }
 
     pub fn is_gone(&self) -> bool {
@@ -116,11 +129,7 @@ impl<'a> Responder<'a> {
 
     /// An answer as JSON, or as the last event where events have begun.
     pub async fn answer(&mut self, body: Bytes) -> Result<(), Gone> {
-        if !self.began {
-            return self.json(200, body).await;
-        }
-        self.event_parts(None, &body).await?;
-        self.end().await
+        self.conclude(200, body).await
     }
 
     /// An answer as the one event of a stream that the client can come back to.
@@ -170,6 +179,8 @@ impl<'a> Responder<'a> {
                 Ok(())
             }
             Out::Outbox(_) => Ok(()),
+            Out::Bridge(_) if body.is_empty() => Ok(()),
+            Out::Bridge(messages) => messages.send(body).await.map_err(drop),
         };
         self.noted(outcome)
     }
@@ -197,7 +208,7 @@ impl<'a> Responder<'a> {
                 self.gone |= begun.is_err();
             }
             Out::Mesh(reply) => self.gone |= reply.try_send(ReplyPart::Head { status, headers, length }).is_err(),
-            Out::Collect { .. } | Out::Outbox(_) => {}
+            Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => {}
         }
     }
 
@@ -210,7 +221,7 @@ impl<'a> Responder<'a> {
         let outcome = match &mut self.out {
             Out::Connection(connection) => connection.write_chunk([data].into_iter().collect()).await.map_err(drop),
             Out::Mesh(reply) => reply.send(ReplyPart::Data(data)).await.map_err(drop),
-            Out::Collect { .. } | Out::Outbox(_) => Ok(()),
+            Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => Ok(()),
         };
         self.noted(outcome)
     }
@@ -223,7 +234,7 @@ impl<'a> Responder<'a> {
         let outcome = match &mut self.out {
             Out::Connection(connection) => connection.finish().await.map_err(drop),
             Out::Mesh(reply) => reply.send(ReplyPart::End).await.map_err(drop),
-            Out::Collect { .. } | Out::Outbox(_) => Ok(()),
+            Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => Ok(()),
         };
         self.noted(outcome)
     }
@@ -246,7 +257,28 @@ impl<'a> Responder<'a> {
         self.event_parts(Some(id), message).await
     }
 
+    /// An event that nobody can come back to.
+    pub async fn message(&mut self, message: &Bytes) -> Result<(), Gone> {
+        if !self.began {
+            self.begin_events().await?;
+        }
+        self.event_parts(None, message).await
+    }
+
+    /// A whole answer with its status, or the last event where events have begun.
+    pub async fn conclude(&mut self, status: u16, body: Bytes) -> Result<(), Gone> {
+        if !self.began {
+            return self.json(status, body).await;
+        }
+        self.event_parts(None, &body).await?;
+        self.end().await
+    }
+
     async fn event_parts(&mut self, id: Option<EventId>, message: &Bytes) -> Result<(), Gone> {
+        if let Out::Bridge(messages) = &self.out {
+            let outcome = messages.send(message.clone()).await.map_err(drop);
+            return self.noted(outcome);
+        }
         if let Out::Collect { session, response } = &mut self.out {
             let is_answer =
                 json::scan(message, &super::mcp::SCAN_LIMITS).is_ok_and(|envelope| envelope.method.is_none());
@@ -324,7 +356,7 @@ impl<'a> Responder<'a> {
         match &self.out {
             Out::Connection(connection) => connection.closed().await,
             // The other shard drops its end; the next write tells.
-            Out::Mesh(_) | Out::Collect { .. } | Out::Outbox(_) => std::future::pending().await,
+            Out::Mesh(_) | Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => std::future::pending().await,
         }
     }
 

@@ -158,6 +158,7 @@ impl Compiler<'_> {
             },
             deadline: mcp.deadline,
             session_idle: mcp.session_idle_timeout,
+            input_timeout: mcp.input_timeout,
             page_size: mcp.page_size as usize,
             rebinding_protection: mcp.dns_rebinding_protection,
             call_timeout: timeouts.backend.or(timeouts.request),

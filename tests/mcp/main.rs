@@ -6,6 +6,7 @@ mod failing_targets;
 mod federation;
 mod fleet;
 mod messages;
+mod modern_clients;
 mod modern_targets;
 mod old_clients;
 mod old_targets;

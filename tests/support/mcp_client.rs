@@ -140,8 +140,9 @@ impl McpClient {
 }
 
 impl EventStream {
+    /// Reads the head of an answer that must be a stream.
     #[track_caller]
-    fn begin(mut peer: Peer) -> Self {
+    pub fn begin(mut peer: Peer) -> Self {
         let head = peer.head().expect("an answer");
         if head.status() != 200 || !head.is_chunked() {
             let body = peer.body(&head, false);

@@ -7,6 +7,7 @@ pub mod config;
 pub mod gateway;
 pub mod mcp_client;
 pub mod mcp_server;
+pub mod modern_client;
 pub mod modern_server;
 pub mod sse_client;
 pub mod sse_server;

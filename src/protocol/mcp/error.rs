@@ -8,6 +8,11 @@ use crate::fault::Fault;
 
 /// An error response. An id that could not be read is left out: `null` fails the schema of every revision.
 pub fn error_response(id: Option<&[u8]>, code: i32, message: &str) -> Bytes {
+    error_with_data(id, code, message, None)
+}
+
+/// The same with `data`, which is JSON text.
+pub fn error_with_data(id: Option<&[u8]>, code: i32, message: &str, data: Option<&[u8]>) -> Bytes {
     let mut out = BytesMut::with_capacity(96 + message.len());
     out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",");
     if let Some(id) = id {
@@ -19,6 +24,10 @@ pub fn error_response(id: Option<&[u8]>, code: i32, message: &str) -> Bytes {
     out.extend_from_slice(code.to_string().as_bytes());
     out.extend_from_slice(b",\"message\":");
     json::quote_into(&mut out, message);
+    if let Some(data) = data {
+        out.extend_from_slice(b",\"data\":");
+        out.extend_from_slice(data);
+    }
     out.extend_from_slice(b"}}");
     out.freeze()
 }
@@ -102,6 +111,7 @@ mod tests {
         let texts = [
             error_response(Some(b"7"), -32600, "say \"no\""),
             error_response(None, -32700, "x"),
+            error_with_data(Some(b"7"), -32022, "x", Some(b"{\"supported\":[]}")),
             result_response(b"\"a\"", b"{}"),
             tool_failure(b"1", "line\nbreak"),
             request(7, "ping", None),

@@ -1,4 +1,6 @@
-//! The methods of the revisions with sessions, sorted by how a gateway must treat them.
+//! The methods of all revisions, sorted by how a gateway must treat them.
+
+use agentlane_wire::json::{Range32, raw_eq};
 
 pub use agentlane_wire::json::ListKind;
 
@@ -17,12 +19,60 @@ pub enum Method {
     SetLevel,
     /// `tasks/*` of 2025-11-25: belongs to the one target that made the task.
     Tasks,
+    /// `server/discover` of 2026-07-28.
+    Discover,
+    /// `subscriptions/listen` of 2026-07-28.
+    Listen,
     Initialized,
     Cancelled,
     Progress,
     /// Any other notification: every target may want it.
     OtherNotification,
     Other,
+}
+
+/// The severity of a log message (RFC 5424), the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Notice,
+    Warning,
+    Error,
+    Critical,
+    Alert,
+    Emergency,
+}
+
+impl LogLevel {
+    const ALL: [LogLevel; 8] = [
+        LogLevel::Debug,
+        LogLevel::Info,
+        LogLevel::Notice,
+        LogLevel::Warning,
+        LogLevel::Error,
+        LogLevel::Critical,
+        LogLevel::Alert,
+        LogLevel::Emergency,
+    ];
+
+    /// The level that a JSON string names.
+    pub fn of(message: &[u8], range: Range32) -> Option<LogLevel> {
+        LogLevel::ALL.into_iter().find(|level| raw_eq(message, range, level.as_str()))
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Notice => "notice",
+            LogLevel::Warning => "warning",
+            LogLevel::Error => "error",
+            LogLevel::Critical => "critical",
+            LogLevel::Alert => "alert",
+            LogLevel::Emergency => "emergency",
+        }
+    }
 }
 
 /// The method that asks for a list.
@@ -52,6 +102,8 @@ impl Method {
             b"logging/setLevel" => Method::SetLevel,
             b"initialize" => Method::Initialize,
             b"ping" => Method::Ping,
+            b"server/discover" => Method::Discover,
+            b"subscriptions/listen" => Method::Listen,
             b"notifications/initialized" => Method::Initialized,
             b"notifications/cancelled" => Method::Cancelled,
             b"notifications/progress" => Method::Progress,
@@ -75,6 +127,8 @@ impl Method {
             Method::Complete => "completion/complete",
             Method::SetLevel => "logging/setLevel",
             Method::Tasks => "tasks",
+            Method::Discover => "server/discover",
+            Method::Listen => "subscriptions/listen",
             Method::Initialized => "notifications/initialized",
             Method::Cancelled => "notifications/cancelled",
             Method::Progress => "notifications/progress",

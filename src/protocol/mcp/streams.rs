@@ -161,6 +161,12 @@ impl Streams {
             .map_or(0, |stream| stream.events.len() - stream.events.partition_point(|&(seq, _)| seq <= stream.read_seq))
     }
 
+    /// Whether anything waits on a stream, whoever may come to read it.
+    pub fn has_unread(&self, stream: u32) -> bool {
+        let found = self.streams.iter().find(|candidate| candidate.id == stream);
+        found.is_some_and(|stream| stream.events.back().is_some_and(|&(seq, _)| seq > stream.read_seq))
+    }
+
     /// Whether `claim` is still the newest one.
     pub fn holds(&self, claim: Claim) -> bool {
         self.streams.iter().any(|stream| stream.id == claim.stream && stream.generation == claim.generation)

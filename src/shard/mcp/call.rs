@@ -176,7 +176,7 @@ async fn forward(
     let leg = route.as_ref().ok().and_then(|route| session.leg_to(route.index));
     let outcome = match (route, leg) {
         (Ok(route), Some(leg)) => {
-            record.target = Some(leg.clone());
+            record.target = Some(leg.target.clone());
             exchange(incoming, session, leg.id, method, &id, &body, envelope, route, responder).await
         }
         (Ok(_), None) => Err(mcp_fault::internal("no such target")),
@@ -197,15 +197,16 @@ async fn forward(
     if told {
         return;
     }
-    let target = record.target.as_ref().map(|leg| leg.target.name.as_str());
+    let target = record.target.as_ref().map(|target| target.name.as_str());
     if fault.kind == Kind::Overloaded {
         return refuse(responder, record, Some(&id), &fault).await;
     }
     let _ = responder.answer(failure_response(method, &id, &fault, target)).await;
 }
 
+/// Sends a request to the target of a leg, negotiating with it first where needed, and relays what comes back.
 #[allow(clippy::too_many_arguments, reason = "the parts of one request")]
-async fn exchange(
+pub async fn exchange(
     incoming: &Incoming<'_>,
     session: &Rc<Session>,
     leg: LegId,

@@ -159,7 +159,10 @@ impl Conversation {
 
     async fn serve(&self, context: &Context<'_>, body: Bytes) {
         let Context { shard, backend, passed_on } = context;
-        let incoming = Incoming { shard, backend, session: self.session(), passed_on, prefers_events: false };
+        // Those of a message's POST mean nothing more.
+        let headers = agentlane_wire::h1::Headers::default();
+        let session = self.session();
+        let incoming = Incoming { shard, backend, session, headers: &headers, passed_on, prefers_events: false };
         let mut record = Record::new();
         let mut responder = Responder::outbox(self.outbox.clone());
         super::post(incoming, body, &mut responder, &mut record).await;

@@ -76,7 +76,10 @@ pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bo
         Err(fault) => Err(fault),
     };
     let state = match &outcome {
-        Ok(opened) => LegState::Open(opened.leg.clone()),
+        Ok(opened) => {
+            super::modern::introduce(shard, session, &leg, &opened.raw);
+            LegState::Open(opened.leg.clone())
+        }
         Err(fault) => {
             tracing::warn!(target: "agentlane::mcp", target_name = %leg.target.name, %fault, "target is down");
             LegState::Down {

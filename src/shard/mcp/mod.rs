@@ -11,6 +11,7 @@ pub mod leg;
 pub mod listen;
 pub mod lists;
 mod mcp_fault;
+pub mod modern;
 pub mod modern_leg;
 pub mod old_front;
 pub mod open;
@@ -26,7 +27,7 @@ use std::rc::Rc;
 use conversation::Conversation;
 
 use agentlane_runtime as runtime;
-use agentlane_wire::h1::{Known, Method as HttpMethod};
+use agentlane_wire::h1::{Headers, Known, Method as HttpMethod, RequestHead};
 use agentlane_wire::json::{self, Envelope, JsonErrorKind, MessageKind, ScanLimits};
 use bytes::Bytes;
 
@@ -36,6 +37,7 @@ use crate::limits::{BATCH_MAX, FAREWELL_DEADLINE};
 use crate::policy::cors::Cors;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
+use crate::protocol::mcp::modern::{VERSION, request};
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::sse2024;
 use crate::request::{RequestView, host_of};
@@ -49,6 +51,9 @@ pub const SCAN_LIMITS: ScanLimits = ScanLimits { max_depth: 128, validate_below:
 
 /// What the SDKs' clients send, letter by letter.
 const USUAL_ACCEPT: &[u8] = b"application/json, text/event-stream";
+
+/// Why a GET or DELETE of 2026-07-28 is refused.
+pub const SESSIONLESS: &str = "this revision has no sessions";
 
 /// Where a request's session lives.
 pub enum Owner {
@@ -73,7 +78,7 @@ pub fn guard(view: &RequestView<'_>, backend: &McpBackend, cors: Option<&Cors>, 
     if let Some(version) = headers.known(Known::McpProtocolVersion)
         && Revision::parse(version).is_none()
     {
-        return Err(Fault::new(Kind::UnsupportedVersion, "unsupported mcp-protocol-version"));
+        guard_version(view.head.method, version)?;
     }
     let usual = headers.known(Known::Accept) == Some(USUAL_ACCEPT);
     let accepts = |media_type| {
@@ -102,6 +107,21 @@ pub fn guard(view: &RequestView<'_>, backend: &McpBackend, cors: Option<&Cors>, 
     }
 }
 
+/// A version that no session has. What a POST with one means is for its body to say; there is nothing else to do with an
+/// endpoint of a revision without sessions.
+fn guard_version(method: HttpMethod, version: &[u8]) -> Result<(), Fault> {
+    match method {
+        HttpMethod::Post => Ok(()),
+        _ if version == VERSION.as_bytes() => Err(Fault::new(Kind::MethodNotAllowed, SESSIONLESS)),
+        _ => Err(Fault::new(Kind::UnsupportedVersion, "unsupported mcp-protocol-version")),
+    }
+}
+
+/// Whether a request is of the revision without sessions, or of none that is known.
+pub fn is_modern(head: &RequestHead) -> bool {
+    head.method == HttpMethod::Post && request::is_announced(&head.headers)
+}
+
 /// DNS rebinding (transports page, "Security Warning"): a browser sends the origin of the page, and the host that the page
 /// was tricked into. An origin passes when it is the endpoint's own, configured (CORS), or local where the endpoint is.
 fn guard_origin(view: &RequestView<'_>, cors: Option<&Cors>, host_known: bool) -> Result<(), Fault> {
@@ -126,7 +146,7 @@ fn is_loopback_host(host: &str) -> bool {
 }
 
 /// Whether `Accept` names events before JSON.
-pub fn prefers_events(headers: &agentlane_wire::h1::Headers) -> bool {
+pub fn prefers_events(headers: &Headers) -> bool {
     if headers.known(Known::Accept) == Some(USUAL_ACCEPT) {
         return false;
     }
@@ -175,6 +195,8 @@ pub struct Incoming<'a> {
     pub shard: &'a Rc<Shard>,
     pub backend: &'a Rc<BackendState>,
     pub session: Option<Rc<Session>>,
+    /// All of the request's.
+    pub headers: &'a Headers,
     /// The client's headers that targets get as well.
     pub passed_on: &'a [u8],
     /// The client names events before JSON in `Accept`: where both would do, it gets events.
@@ -194,6 +216,11 @@ pub async fn post(incoming: Incoming<'_>, body: Bytes, responder: &mut Responder
         Ok(envelope) => envelope,
         Err(fault) => return refuse(responder, record, None, &scan_fault(&fault)).await,
     };
+    if incoming.session.is_none()
+        && (envelope.meta_protocol_version.is_some() || request::is_announced(incoming.headers))
+    {
+        return Box::pin(modern::serve(&incoming, body, &envelope, responder, record)).await;
+    }
     message(&incoming, body, &envelope, responder, record).await;
 }
 
@@ -314,7 +341,7 @@ async fn tell_all(shard: &Rc<Shard>, session: &Rc<Session>, body: &Bytes) {
 }
 
 /// A message without an answer, to one target. It is the client's doing no more when that fails.
-async fn deliver(shard: &Rc<Shard>, session: &Rc<Session>, leg: crate::session::LegId, message: Bytes) {
+pub async fn deliver(shard: &Rc<Shard>, session: &Rc<Session>, leg: crate::session::LegId, message: Bytes) {
     let Some(open) = session.leg(leg).and_then(|leg| leg.open()) else { return };
     let deadline = runtime::now() + FAREWELL_DEADLINE;
     if let Err(fault) = upstream::tell(shard, session, &open, leg, message, deadline).await {
@@ -389,7 +416,7 @@ pub fn failure_response(method: Method, id: &[u8], fault: &Fault, target: Option
     error::tool_failure(id, &format!("Server \"{target}\": {}.{outcome}", fault.message))
 }
 
-fn method_of(body: &[u8], envelope: &Envelope) -> Option<Method> {
+pub fn method_of(body: &[u8], envelope: &Envelope) -> Option<Method> {
     let range = envelope.method?;
     let text = range.of(body)?;
     Some(Method::parse(text.get(1..text.len().checked_sub(1)?)?))

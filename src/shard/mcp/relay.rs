@@ -129,7 +129,7 @@ pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) ->
 }
 
 /// A JSON answer that nothing in it must be changed: its bytes go through as they come.
-async fn pass(http: &mut crate::shard::upstream::HttpAnswer, responder: &mut Responder<'_>) -> Result<(), Fault> {
+pub async fn pass(http: &mut crate::shard::upstream::HttpAnswer, responder: &mut Responder<'_>) -> Result<(), Fault> {
     let length = http.head.framing.length();
     responder.begin(200, b"application/json", length);
     while let Some(chunk) = match http.chunk().await {
@@ -412,7 +412,8 @@ impl Sink<'_, '_> {
         if !self.call.session.revision.has_priming_events() || !can_return {
             return None;
         }
-        let responder = self.responder.take()?;
+        // Who bridges the call is no client that comes back.
+        let responder = self.responder.take_if(|responder| responder.is_direct())?;
         if let Some(retry) = retry {
             let _ = responder.retry(retry).await;
         }

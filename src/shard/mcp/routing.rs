@@ -48,6 +48,35 @@ pub async fn route(
     }
 }
 
+/// The route of a request whose name says where it goes, or is known; `None` for any other.
+pub fn known(backend: &BackendState, method: Method, message: &[u8], envelope: &Envelope) -> Option<Route> {
+    match method {
+        Method::ToolsCall => placed(backend, Shelf::Tools, message, envelope.name?),
+        Method::PromptsGet => placed(backend, Shelf::Prompts, message, envelope.name?),
+        Method::ResourcesRead => {
+            let text = json::string(message, envelope.uri?).ok()?;
+            // A marked URI may be one that a target has itself.
+            names::unmark_uri(&text)
+                .is_none()
+                .then(|| backend.catalogue.borrow().find(Shelf::Resources, &text))?
+                .map(Route::to)
+        }
+        _ => None,
+    }
+}
+
+/// The route of a name, without asking anybody.
+fn placed(backend: &BackendState, shelf: Shelf, message: &[u8], range: json::Range32) -> Option<Route> {
+    let text = json::string(message, range).ok()?;
+    if backend.config.prefixed {
+        let (index, own) = backend.config.split_name(text.as_bytes())?;
+        let mut route = Route::to(index);
+        route.splice.replace_string(range, &String::from_utf8_lossy(own));
+        return Some(route);
+    }
+    backend.catalogue.borrow().find(shelf, &text).map(Route::to)
+}
+
 async fn by_name(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
@@ -61,14 +90,11 @@ async fn by_name(
     let range = name.ok_or_else(|| Fault::new(Kind::InvalidParams, "params.name is missing"))?;
     let text =
         json::string(message, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.name is not a string"))?;
-    if backend.config.prefixed {
-        let (index, own) = backend.config.split_name(text.as_bytes()).ok_or_else(unknown)?;
-        let mut route = Route::to(index);
-        route.splice.replace_string(range, &String::from_utf8_lossy(own));
+    if let Some(route) = placed(backend, shelf, message, range) {
         return Ok(route);
     }
-    if let Some(index) = backend.catalogue.borrow().find(shelf, &text) {
-        return Ok(Route::to(index));
+    if backend.config.prefixed {
+        return Err(unknown());
     }
     // Nobody has listed yet, or the list has changed: look once.
     let kind = if shelf == Shelf::Tools { ListKind::Tools } else { ListKind::Prompts };

@@ -1,10 +1,15 @@
 //! 2026-07-28, the revision without sessions: each request carries what the others say once (`_meta`, mirrored in headers),
 //! and a server that needs something of the client says so in its result. Pure; knows no socket and no clock.
 
+pub mod answer;
+pub mod discover;
 pub mod envelope;
 pub mod headers;
 pub mod input;
+pub mod questions;
+pub mod request;
 pub mod results;
+pub mod state;
 pub mod tools;
 
 /// The one revision of this era.

@@ -368,6 +368,10 @@ pub fn translate(session: &Session, open: &OpenLeg, method: Method, tool: Option
     if let (Method::List(ListKind::Tools), Some(result)) = (method, envelope.result) {
         modern.tools.borrow_mut().learn(&data, result);
     }
+    if session.is_internal() {
+        // It is for a client of this era.
+        return data;
+    }
     let annotations = match &open.transport {
         Transport::Http { .. } => Annotations::Checked,
         Transport::Stdio(_) => Annotations::Stripped,

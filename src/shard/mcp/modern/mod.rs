@@ -1,0 +1,277 @@
+//! The endpoint of clients without sessions (2026-07-28). A request is whole in itself: it is judged, routed, and goes
+//! straight to a target of its own revision ([`straight`]), or, to a target with sessions, through one that is leased for as
+//! long as the request takes ([`lease`], [`bridge`]); what such a target asks meanwhile becomes the client's to answer
+//! in a request of its own ([`park`]).
+
+pub mod bridge;
+mod discover;
+pub mod lease;
+pub mod park;
+pub mod straight;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use agentlane_runtime as runtime;
+use agentlane_wire::h1::Known;
+use agentlane_wire::json::{self, Envelope, MessageKind};
+use bytes::Bytes;
+
+use super::routing::{self, Route};
+use super::{Incoming, era, lists, method_of};
+use crate::fault::{Fault, Kind, Origin};
+use crate::protocol::mcp::caller::Caller;
+use crate::protocol::mcp::error;
+use crate::protocol::mcp::method::{ListKind, Method};
+use crate::protocol::mcp::modern::answer::{self, Answer, Hints};
+use crate::protocol::mcp::modern::request::{self, Declared, Refusal};
+use crate::protocol::mcp::modern::state::{self, State};
+use crate::protocol::mcp::modern::{VERSION, discover::GATEWAY};
+use crate::shard::Shard;
+use crate::shard::record::Record;
+use crate::shard::responder::Responder;
+pub use discover::{Introduction, introduce};
+use lease::Lease;
+use straight::Upstream;
+
+/// How often a shard looks for what has been left behind.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// One request, its envelope found good.
+pub struct Request<'a> {
+    pub incoming: &'a Incoming<'a>,
+    pub caller: Caller,
+    pub method: Method,
+    /// The client's id, as JSON text.
+    pub id: Bytes,
+    pub body: Bytes,
+    pub envelope: Envelope,
+}
+
+/// Serves a message of a client without a session.
+pub async fn serve(
+    incoming: &Incoming<'_>,
+    body: Bytes,
+    envelope: &Envelope,
+    responder: &mut Responder<'_>,
+    record: &mut Record,
+) {
+    let id = envelope.answer_id().and_then(|range| range.of(&body)).map(Bytes::copy_from_slice);
+    let method = method_of(&body, envelope);
+    record.mcp_method = method.map(Method::label);
+    let judged = match envelope.kind {
+        MessageKind::Request => judge(incoming, &body, envelope),
+        // None is defined: a client cancels by closing its stream.
+        MessageKind::Notification => {
+            let _ = responder.accepted().await;
+            return;
+        }
+        MessageKind::Response | MessageKind::ErrorResponse => {
+            Err(Fault::new(Kind::InvalidRequest, "this revision has no responses of clients").into())
+        }
+        MessageKind::Invalid(reason) => Err(Fault::new(Kind::InvalidRequest, reason.message()).into()),
+    };
+    let (id, method) = match (judged, id, method) {
+        (Ok(()), Some(id), Some(method)) => (id, method),
+        (judged, id, _) => {
+            let Err(Refusal { fault, data }) = judged else { return };
+            record.fault(&fault);
+            let code = fault.kind.rpc_code();
+            let body = error::error_with_data(id.as_deref(), code, fault.message, data.as_deref());
+            let _ = responder.json(fault.kind.http_status(), body).await;
+            return;
+        }
+    };
+    let caller = Caller::of(incoming.headers);
+    let request = Request { incoming, caller, method, id, body, envelope: *envelope };
+    if let Err(refusal) = request.serve(responder, record).await {
+        request.fail(refusal, responder, record).await;
+    }
+}
+
+fn judge(incoming: &Incoming<'_>, body: &[u8], envelope: &Envelope) -> Result<(), Refusal> {
+    let version = incoming.headers.known(Known::McpProtocolVersion);
+    if envelope.meta_protocol_version.is_none() && version != Some(VERSION.as_bytes()) {
+        return Err(Fault::new(Kind::UnsupportedVersion, "unsupported mcp-protocol-version").into());
+    }
+    request::check(incoming.headers, body, envelope)
+}
+
+impl Request<'_> {
+    pub fn shard(&self) -> &Rc<Shard> {
+        self.incoming.shard
+    }
+
+    /// What the client can be asked for.
+    pub fn declared(&self) -> Declared {
+        let capabilities = self.envelope.meta_client_capabilities;
+        capabilities.map(|range| Declared::of(&self.body, range)).unwrap_or_default()
+    }
+
+    async fn serve(&self, responder: &mut Responder<'_>, record: &mut Record) -> Result<(), Refusal> {
+        match self.method {
+            Method::Initialize
+            | Method::Ping
+            | Method::SetLevel
+            | Method::ResourcesSubscribe
+            | Method::ResourcesUnsubscribe => Err(Fault::new(Kind::MethodNotFound, "method not found").into()),
+            Method::Discover => {
+                let result = Box::pin(discover::result(self)).await?;
+                self.conclude(Answer::ok(error::result_response(&self.id, &result)), responder).await;
+                Ok(())
+            }
+            Method::List(kind) if !self.incoming.backend.config.is_identity() => {
+                let result = Box::pin(self.list(kind)).await?;
+                self.conclude(Answer::ok(result), responder).await;
+                Ok(())
+            }
+            _ => self.call(responder, record).await,
+        }
+    }
+
+    /// The list of all targets.
+    async fn list(&self, kind: ListKind) -> Result<Bytes, Refusal> {
+        let wrong = |_| Fault::new(Kind::InvalidParams, "params.cursor is not a string");
+        let cursor = self.envelope.cursor.map(|range| json::string(&self.body, range)).transpose().map_err(wrong)?;
+        let lease = lease::take(self)?;
+        let backend = self.incoming.backend;
+        let result = lists::merged(self.shard(), backend, &lease.session, kind, cursor.as_deref()).await?;
+        Ok(answer::completed(result, &self.id, Some(Hints::NONE), GATEWAY))
+    }
+
+    /// Everything that one target answers.
+    async fn call(&self, responder: &mut Responder<'_>, record: &mut Record) -> Result<(), Refusal> {
+        if self.method == Method::ToolsCall {
+            record.tool = self.envelope.name.and_then(|range| {
+                let text = range.of(&self.body)?;
+                Some(self.body.slice_ref(text.get(1..text.len().checked_sub(1)?)?))
+            });
+        }
+        let wrapped = match self.state()? {
+            Some(State::Parked(parked)) => return Box::pin(park::resume(self, parked, responder, record)).await,
+            Some(State::Wrapped { target, state }) => Some((target, state)),
+            None => None,
+        };
+        let (route, lease) = self.route().await?;
+        let backend = self.incoming.backend;
+        let target = backend.config.targets.get(route.index);
+        let target = target.ok_or_else(|| Fault::new(Kind::Internal, "no such target"))?;
+        record.target = Some(target.clone());
+        if wrapped.as_ref().is_some_and(|(name, _)| *name != target.name) {
+            return Err(stale().into());
+        }
+        if let Some(modern) = era::modern_target(self.shard(), backend, route.index).await? {
+            let state = wrapped.map(|(_, state)| state);
+            match straight::call(self, target, &modern, &route, state.as_deref(), responder).await? {
+                Upstream::Served => return Ok(()),
+                // Its verdict has been withdrawn: it speaks the other language now.
+                Upstream::NotModern => {}
+            }
+        } else if wrapped.is_some() {
+            return Err(stale().into());
+        }
+        let lease = match lease {
+            Some(lease) => lease,
+            None => lease::take(self)?,
+        };
+        Box::pin(bridge::call(self, lease, route, responder)).await
+    }
+
+    fn state(&self) -> Result<Option<State>, Fault> {
+        let Some(range) = self.envelope.request_state else { return Ok(None) };
+        let text = json::string(&self.body, range).map_err(|_| stale())?;
+        state::open(&self.shard().sealer, &self.caller, &text).map(Some).ok_or_else(stale)
+    }
+
+    /// The target, and the session that was needed to find it.
+    async fn route(&self) -> Result<(Route, Option<Rc<Lease>>), Refusal> {
+        let backend = self.incoming.backend;
+        if backend.config.is_identity() {
+            return Ok((Route::default(), None));
+        }
+        if let Some(route) = routing::known(backend, self.method, &self.body, &self.envelope) {
+            return Ok((route, None));
+        }
+        let lease = lease::take(self)?;
+        let route =
+            routing::route(self.shard(), backend, &lease.session, self.method, &self.body, &self.envelope).await?;
+        Ok((route, Some(lease)))
+    }
+
+    /// Writes the last message. That the client has left is no fault of the request.
+    pub async fn conclude(&self, answer: Answer, responder: &mut Responder<'_>) {
+        let _ = responder.conclude(answer.status, answer.body).await;
+    }
+
+    /// A fault; where a tool was called the model is told.
+    async fn fail(&self, refusal: Refusal, responder: &mut Responder<'_>, record: &mut Record) {
+        let Refusal { fault, data } = refusal;
+        record.fault(&fault);
+        let origin = fault.kind.origin();
+        if origin != Origin::Downstream {
+            tracing::warn!(target: "agentlane::mcp", %fault, method = self.method.label(), "request failed");
+        }
+        let answer = match self.method {
+            Method::ToolsCall if origin != Origin::Downstream && fault.kind != Kind::Overloaded => {
+                let target = record.target.as_ref().map(|target| target.name.as_str());
+                let failure = super::failure_response(self.method, &self.id, &fault, target);
+                Answer::ok(self.completed(failure))
+            }
+            _ => answer::of_fault(&self.id, &fault, data.as_deref()),
+        };
+        self.conclude(answer, responder).await;
+    }
+
+    /// Says what became of a call whose client did not agree to what its target needs.
+    fn declined(&self, method: Method) -> Answer {
+        const TEXT: &str = "the user did not agree to what the server needs";
+        let message = match method {
+            Method::ToolsCall => error::tool_failure(&self.id, TEXT),
+            _ => error::error_response(Some(&self.id), -32603, TEXT),
+        };
+        Answer::ok(self.completed(message))
+    }
+
+    /// A response of our own that has the form of the revisions with sessions.
+    fn completed(&self, message: Bytes) -> Bytes {
+        match json::scan(&message, &super::SCAN_LIMITS) {
+            Ok(envelope) => answer::of_legacy(message, &envelope, self.method, &self.id, Hints::NONE, GATEWAY).body,
+            Err(_) => message,
+        }
+    }
+}
+
+/// A `requestState` that says nothing to this caller for this request, now.
+pub fn stale() -> Fault {
+    Fault::new(Kind::InvalidParams, "unknown or expired requestState")
+}
+
+/// A target that gave no answer at all.
+pub const fn no_answer() -> Fault {
+    Fault::new(Kind::UpstreamBroken, "target ended its answer early")
+}
+
+/// The other shard on which a retry's request waits.
+pub fn holder(shard: &Shard, body: &Bytes) -> Option<usize> {
+    memchr::memmem::find(body, b"\"requestState\"")?;
+    let envelope = json::scan(body, &super::SCAN_LIMITS).ok()?;
+    let text = json::string(body, envelope.request_state?).ok()?;
+    let holder = usize::from(state::Parked::open(&shard.sealer, &text)?.shard);
+    (holder != shard.index && holder < shard.peers.len()).then_some(holder)
+}
+
+/// Ends what is left behind, for as long as the shard runs.
+pub async fn sweep(shard: Rc<Shard>) {
+    loop {
+        runtime::sleep(SWEEP_EVERY).await;
+        let now = runtime::now();
+        park::sweep(&shard, now);
+        lease::sweep(&shard, now);
+    }
+}
+
+/// Nobody will come back to this process: ends what waits, and what is kept for later.
+pub fn drain(shard: &Rc<Shard>) {
+    park::end_all(shard);
+    lease::end_idle(shard);
+}

@@ -1,0 +1,527 @@
+//! Clients of 2026-07-28 before targets of their own revision and of the revisions with sessions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, mpsc};
+
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::gateway::Gateway;
+use crate::support::mcp_client::{ACCEPT, answer_of, each, text_of};
+use crate::support::mcp_server::{Act, McpServer, Offers, Seen, begin_events, event, json_reply};
+use crate::support::modern_client::{
+    META_CAPABILITIES, META_LOG_LEVEL, META_SERVER_INFO, META_VERSION, ModernClient, VERSION,
+};
+use crate::support::upstream::reply;
+use crate::support::wire::{Peer, request};
+use crate::{gateway, notes};
+
+/// A server of 2026-07-28 alone; its script sees every request first.
+fn modern_server(name: &'static str, script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> McpServer {
+    McpServer::scripted(name, move |seen| {
+        let version = seen.request.head.get("mcp-protocol-version");
+        let meta = &seen.message["params"]["_meta"];
+        if seen.verb != "POST" || version != Some(VERSION) || meta[META_VERSION] != VERSION {
+            let error =
+                json!({ "code": -32022, "message": "no", "data": { "supported": [VERSION], "requested": "?" } });
+            let body = json!({ "jsonrpc": "2.0", "id": seen.id(), "error": error });
+            return Act::Bytes(reply(400, &[("content-type", "application/json")], body.to_string()));
+        }
+        assert_eq!(seen.request.head.get("mcp-method"), Some(seen.method()));
+        match (script)(seen) {
+            Act::Well => modern_answer(name, seen),
+            act => act,
+        }
+    })
+}
+
+fn modern_answer(name: &str, seen: &Seen) -> Act {
+    let hints = json!({ "resultType": "complete", "ttlMs": 1000, "cacheScope": "public" });
+    let with_hints = |mut result: Value| {
+        hints.as_object().expect("hints").iter().for_each(|(key, value)| result[key] = value.clone());
+        Act::Result(result)
+    };
+    match seen.method() {
+        "server/discover" => with_hints(json!({
+            "supportedVersions": [VERSION],
+            "capabilities": { "tools": { "listChanged": true }, "extensions": { "org.example/x": {} } },
+            "_meta": { META_SERVER_INFO: { "name": name, "version": "1" } },
+        })),
+        "tools/list" => with_hints(json!({ "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] })),
+        "tools/call" => {
+            assert_eq!(seen.request.head.get("mcp-name"), Some(seen.tool()));
+            let text = format!("{name}: {} {}", seen.tool(), seen.message["params"]["arguments"]);
+            Act::Result(json!({ "resultType": "complete", "content": [{ "type": "text", "text": text }] }))
+        }
+        _ => Act::Bytes(reply(
+            404,
+            &[("content-type", "application/json")],
+            json!({ "jsonrpc": "2.0", "id": seen.id(), "error": { "code": -32601, "message": "no such method" } })
+                .to_string(),
+        )),
+    }
+}
+
+/// A server with sessions whose tool `ask` sends the client these requests and answers with what it was told, by their ids.
+fn asking_server(name: &str, questions: Vec<Value>) -> McpServer {
+    let told: Arc<Mutex<HashMap<String, Value>>> = Arc::default();
+    McpServer::offering(name, Offers::tools(&["ask", "echo"]), move |seen| {
+        if seen.message.get("method").is_none() && !seen.id().is_null() {
+            let told = &mut *told.lock().expect("no panic in between");
+            told.insert(seen.id().to_string(), seen.message.clone());
+            return Act::Well;
+        }
+        if seen.tool() != "ask" {
+            return Act::Well;
+        }
+        let (questions, told, id) = (questions.clone(), told.clone(), seen.id().clone());
+        let token = seen.message["params"]["_meta"]["progressToken"].clone();
+        Act::Own(Box::new(move |peer| {
+            told.lock().expect("no panic in between").clear();
+            peer.send(begin_events());
+            questions.iter().for_each(|question| peer.send(event(question)));
+            let answers = || {
+                let told = told.lock().expect("no panic in between");
+                questions.iter().map(|question| told.get(&question["id"].to_string()).cloned()).collect::<Vec<_>>()
+            };
+            eventually("all answers or the end", || answers().iter().all(Option::is_some));
+            if !token.is_null() {
+                let params = json!({ "progressToken": token, "progress": 1 });
+                peer.send(event(&json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params })));
+            }
+            let outcome = |answer: Value| answer.get("result").or(answer.get("error")).cloned().unwrap_or_default();
+            let answers: Vec<Value> = answers().into_iter().flatten().map(outcome).collect();
+            let text = json!(answers).to_string();
+            let result = json!({ "content": [{ "type": "text", "text": text }] });
+            peer.send(event(&json!({ "jsonrpc": "2.0", "id": id, "result": result })) + "0\r\n\r\n");
+        }))
+    })
+}
+
+fn elicitation(id: u64, message: &str) -> Value {
+    let params = json!({ "message": message, "requestedSchema": { "type": "object", "properties": {} },
+        "_meta": { "progressToken": "p" } });
+    json!({ "jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": params })
+}
+
+/// Nothing is left of what a request needed.
+fn nothing_waits(gateway: &Gateway) {
+    eventually("nothing is parked", || gateway.metric("agentlane_mcp_parked", "") == 0.0);
+}
+
+#[test]
+fn what_is_refused_before_anything_is_routed() {
+    let server = McpServer::good("web");
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("web")] }));
+    let client = ModernClient::new(address);
+    let good = client.message(&json!("a"), "tools/call", json!({ "name": "echo", "arguments": {} }));
+    let send = |message: &Value, change: &dyn Fn(&mut Vec<(String, String)>)| {
+        let mut headers = client.headers_of(message);
+        change(&mut headers);
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut peer = Peer::connect(address);
+        peer.send(request("POST", "/mcp", &headers, message.to_string().as_bytes()));
+        let response = peer.response("POST");
+        assert_eq!(response.get("mcp-session-id"), None);
+        (response.status, response.json())
+    };
+    let without =
+        |gone: &'static str| move |headers: &mut Vec<(String, String)>| headers.retain(|(name, _)| name != gone);
+    let with = |name: &'static str, value: &'static str| {
+        move |headers: &mut Vec<(String, String)>| {
+            headers.retain(|(known, _)| known != name);
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+    };
+    let code = |(status, answer): (u16, Value)| {
+        assert_eq!(answer["id"], "a", "{answer}");
+        (status, answer["error"]["code"].as_i64().expect("a code"))
+    };
+    assert_eq!(code(send(&good, &without("mcp-protocol-version"))), (400, -32020));
+    assert_eq!(code(send(&good, &with("mcp-protocol-version", "2025-11-25"))), (400, -32020));
+    assert_eq!(code(send(&good, &without("mcp-method"))), (400, -32020));
+    assert_eq!(code(send(&good, &with("mcp-method", "tools/list"))), (400, -32020));
+    assert_eq!(code(send(&good, &without("mcp-name"))), (400, -32020));
+    assert_eq!(code(send(&good, &with("mcp-name", "=?base64?x?="))), (400, -32020));
+    let mut unknown = good.clone();
+    unknown["params"]["_meta"][META_VERSION] = json!("2099-01-01");
+    let (status, answer) = send(&unknown, &with("mcp-protocol-version", "2099-01-01"));
+    assert_eq!((status, &answer["error"]["code"], &answer["id"]), (400, &json!(-32022), &json!("a")));
+    assert_eq!(answer["error"]["data"], json!({ "supported": [VERSION], "requested": "2099-01-01" }));
+    for key in [META_VERSION, META_CAPABILITIES] {
+        let mut broken = good.clone();
+        broken["params"]["_meta"].as_object_mut().expect("an envelope").remove(key);
+        assert_eq!(code(send(&broken, &|_| {})), (400, -32602), "{key}");
+    }
+    for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "no/such"]
+    {
+        let message = client.message(&json!("a"), method, json!({ "uri": "a:b" }));
+        assert_eq!(code(send(&message, &|_| {})), (404, -32601), "{method}");
+    }
+    let batch = json!([good]).to_string();
+    let headers = [("accept", ACCEPT), ("content-type", "application/json"), ("mcp-protocol-version", VERSION)];
+    assert_eq!(Peer::connect(address).ask("POST", "/mcp", &headers, &batch).status, 400);
+    for verb in ["GET", "DELETE"] {
+        let response = Peer::connect(address).ask(verb, "/mcp", &headers, "");
+        assert_eq!((response.status, response.get("allow")), (405, Some("POST")), "{verb}");
+    }
+    let notification = json!({ "jsonrpc": "2.0", "method": "notifications/x", "params": good["params"] });
+    assert_eq!(Peer::connect(address).ask("POST", "/mcp", &headers, notification.to_string()).status, 202);
+    assert_eq!(server.count("tools/call"), 0);
+}
+
+#[test]
+fn a_modern_target_is_spoken_to_straight() {
+    let server = modern_server("new", |seen| match seen.tool() {
+        "ask" if seen.message["params"].get("inputResponses").is_none() => Act::Result(json!({
+            "resultType": "input_required", "requestState": "state \"1\"",
+            "inputRequests": { "k": { "method": "roots/list" } } })),
+        "ask" => {
+            let params = &seen.message["params"];
+            let text = json!([params["requestState"], params["inputResponses"]]).to_string();
+            Act::Result(json!({ "resultType": "complete", "content": [{ "type": "text", "text": text }] }))
+        }
+        "stream" => {
+            let log = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } });
+            let token = &seen.message["params"]["_meta"]["progressToken"];
+            let progress = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": { "progressToken": token, "progress": 1 } });
+            let result =
+                json!({ "jsonrpc": "2.0", "id": seen.id(), "result": { "resultType": "complete", "content": [] } });
+            Act::Events(vec![log, progress, result])
+        }
+        "missing" => {
+            let error =
+                json!({ "code": -32021, "message": "no", "data": { "requiredCapabilities": { "sampling": {} } } });
+            let body = json!({ "jsonrpc": "2.0", "id": seen.id(), "error": error });
+            Act::Bytes(reply(400, &[("content-type", "application/json")], body.to_string()))
+        }
+        _ => Act::Well,
+    });
+    let (gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let client = ModernClient::new(address).with(json!({ "roots": {} })).header("mcp-param-region", "eu");
+    let discovered = client.result("server/discover", json!({}));
+    assert_eq!(discovered["supportedVersions"], json!([VERSION]));
+    assert_eq!(discovered["capabilities"]["extensions"], json!({ "org.example/x": {} }));
+    assert_eq!(discovered["_meta"][META_SERVER_INFO]["name"], "new");
+    let list = client.result("tools/list", json!({}));
+    assert_eq!((each(&list["tools"], "name"), &list["ttlMs"]), (vec!["echo"], &json!(1000)));
+    assert_eq!(text_of(&client.call("echo", json!({ "a": 1 }))), "new: echo {\"a\":1}");
+    let seen = server.await_seen("the call", |seen| seen.tool() == "echo");
+    assert_eq!(seen.message["params"]["_meta"][META_CAPABILITIES], json!({ "roots": {} }), "the client's own");
+    assert_eq!(seen.request.head.get("mcp-param-region"), Some("eu"));
+    // Events come as they are, without what was not asked for, and without ids to come back to.
+    let mut stream = client.stream(7, "tools/call", json!({ "name": "stream", "_meta": { "progressToken": "t" } }));
+    let messages = stream.messages();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert_eq!((&messages[0]["params"]["progressToken"], &messages[1]["id"]), (&json!("t"), &json!(7)));
+    assert_eq!(stream.last_id, None);
+    let asked = json!({ "name": "stream", "_meta": { "progressToken": 1, META_LOG_LEVEL: "debug" } });
+    assert_eq!(client.stream(8, "tools/call", asked).messages().len(), 3);
+    // What the target wants is the client's to give, and its state is nobody else's.
+    let asked = client.result("tools/call", json!({ "name": "ask" }));
+    assert_eq!(asked["inputRequests"], json!({ "k": { "method": "roots/list" } }));
+    let state = asked["requestState"].as_str().expect("a state").to_owned();
+    assert!(!state.contains("state"), "{state}");
+    let retry =
+        |state: &str| json!({ "name": "ask", "requestState": state, "inputResponses": { "k": { "roots": [] } } });
+    let answer = client.call_with(retry(&state));
+    assert_eq!(text_of(&answer), json!(["state \"1\"", { "k": { "roots": [] } }]).to_string());
+    let stranger = client.clone().header("authorization", "Bearer other");
+    for (who, state) in [(&stranger, state.clone()), (&client, state.replace(&state[8..9], "")), (&client, "x".into())]
+    {
+        let (status, error) = who.error("tools/call", retry(&state));
+        assert_eq!((status, &error["code"]), (200, &json!(-32602)), "{error}");
+    }
+    let (status, error) = client.error("tools/call", json!({ "name": "missing" }));
+    assert_eq!((status, &error["code"]), (400, &json!(-32021)));
+    assert_eq!(error["data"]["requiredCapabilities"], json!({ "sampling": {} }));
+    assert_eq!(client.error("no/such", json!({})).0, 404);
+    assert_eq!(server.count("initialize"), 0);
+    nothing_waits(&gateway);
+}
+
+#[test]
+fn a_client_that_leaves_cancels_at_a_modern_target() {
+    let (closed, closes) = mpsc::channel::<bool>();
+    let closed = Mutex::new(closed);
+    let server = modern_server("new", move |seen| {
+        let streams = match seen.tool() {
+            "silent" => false,
+            "streams" => true,
+            _ => return Act::Well,
+        };
+        let closed = closed.lock().expect("no panic in between").clone();
+        Act::Own(Box::new(move |peer| {
+            if streams {
+                peer.send(begin_events());
+            }
+            let _ = closed.send(peer.rest().is_some());
+        }))
+    });
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let client = ModernClient::new(address);
+    client.call("echo", json!({}));
+    for tool in ["silent", "streams"] {
+        let mut peer = Peer::connect(address);
+        client.send_on(&mut peer, &client.message(&json!(1), "tools/call", json!({ "name": tool })));
+        server.await_seen("the call", |seen| seen.tool() == tool);
+        drop(peer);
+        assert!(closes.recv().expect("the server saw an end"), "{tool}: the connection is closed");
+    }
+}
+
+#[test]
+fn a_target_with_sessions_serves_requests_without() {
+    let offers = Offers {
+        resources: vec![json!({ "uri": "a:b", "name": "b" })],
+        prompts: vec![json!({ "name": "p" })],
+        ..Offers::tools(&["echo", "stream"])
+    };
+    let server = McpServer::offering("old", offers, |seen| match (seen.method(), seen.tool()) {
+        (_, "stream") => {
+            let token = &seen.message["params"]["_meta"]["progressToken"];
+            let log = |level: &str| json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": level, "data": level } });
+            let progress = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": { "progressToken": token, "progress": 1 } });
+            let changed = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+            let result = json!({ "jsonrpc": "2.0", "id": seen.id(), "result": { "content": [] } });
+            Act::Events(vec![log("debug"), progress, changed, log("warning"), result])
+        }
+        ("resources/read", _) if seen.message["params"]["uri"] != "a:b" => Act::Error(-32002, "not found"),
+        _ => Act::Well,
+    });
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let client = ModernClient::new(address);
+    let discovered = client.result("server/discover", json!({}));
+    assert_eq!(discovered["supportedVersions"], json!([VERSION]));
+    assert_eq!(discovered["capabilities"]["resources"], json!({ "subscribe": true }));
+    assert_eq!((&discovered["ttlMs"], &discovered["cacheScope"]), (&json!(0), &json!("private")));
+    assert_eq!(discovered["_meta"][META_SERVER_INFO]["name"], "old");
+    let list = client.result("tools/list", json!({}));
+    assert_eq!(each(&list["tools"], "name"), ["echo", "stream"]);
+    assert_eq!((&list["resultType"], &list["ttlMs"]), (&json!("complete"), &json!(0)));
+    assert_eq!(list["_meta"][META_SERVER_INFO]["name"], "old");
+    let called = client.call("echo", json!({ "a": 1 }));
+    assert_eq!((text_of(&called).as_str(), &called["resultType"]), ("old: echo {\"a\":1}", &json!("complete")));
+    let seen = server.await_seen("the call", |seen| seen.tool() == "echo");
+    assert_eq!(seen.message["params"].get("_meta"), None, "nothing of the envelope");
+    let read = client.result("resources/read", json!({ "uri": "a:b" }));
+    assert_eq!((&read["resultType"], &read["cacheScope"]), (&json!("complete"), &json!("private")));
+    let (status, error) = client.error("resources/read", json!({ "uri": "a:c" }));
+    assert_eq!((status, &error["code"]), (200, &json!(-32602)));
+    assert_eq!(client.error("no/such", json!({})), (404, json!({ "code": -32601, "message": "no such method" })));
+    // Silent without a level; from the level on with one. Changes of lists are for who listens.
+    let params = |meta: Value| json!({ "name": "stream", "_meta": meta });
+    let messages = client.stream(9, "tools/call", params(json!({ "progressToken": "mine" }))).messages();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert_eq!((&messages[0]["params"]["progressToken"], &messages[1]["id"]), (&json!("mine"), &json!(9)));
+    let messages = client.stream(10, "tools/call", params(json!({ META_LOG_LEVEL: "warning" }))).messages();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert_eq!(messages[0]["params"]["level"], "warning");
+    assert_eq!(
+        server.await_seen("the level", |seen| seen.method() == "logging/setLevel").message["params"]["level"],
+        "warning"
+    );
+    // One session did it all, apart from the one that only introduced the target.
+    assert_eq!(server.sessions(), 2);
+    // Another caller, and another client, have sessions of their own.
+    client.clone().header("authorization", "Bearer other").call("echo", json!({}));
+    client.clone().with(json!({})).call("echo", json!({}));
+    assert_eq!(server.sessions(), 4);
+    assert_eq!(gateway.metric("agentlane_mcp_leases", ""), 3.0);
+    let initialized = server.seen().into_iter().filter(|seen| seen.method() == "initialize");
+    let capabilities: Vec<Value> = initialized.map(|seen| seen.message["params"]["capabilities"].clone()).collect();
+    assert_eq!(capabilities[1], client.capabilities, "the client's own capabilities are told");
+    let ended = gateway.terminate();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(server.seen().iter().filter(|seen| seen.verb == "DELETE").count(), 4, "all sessions are ended");
+}
+
+#[test]
+fn what_a_target_asks_is_answered_by_a_retry() {
+    let sampling = json!({ "jsonrpc": "2.0", "id": "s", "method": "sampling/createMessage", "params": { "messages": [], "maxTokens": 1 } });
+    let roots = json!({ "jsonrpc": "2.0", "id": 6, "method": "roots/list" });
+    let server = asking_server("old", vec![elicitation(5, "name?"), sampling, roots]);
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let client = ModernClient::new(address);
+    let params = json!({ "name": "ask", "arguments": { "x": 1 }, "_meta": { "progressToken": "first" } });
+    let asked = client.result("tools/call", params.clone());
+    assert_eq!(asked["resultType"], "input_required");
+    let requests = asked["inputRequests"].as_object().expect("requests").clone();
+    assert_eq!(requests.len(), 3, "{asked}");
+    let key_of = |method: &str| {
+        requests.iter().find(|(_, request)| request["method"] == method).map(|(key, _)| key.clone()).expect(method)
+    };
+    let (form, model, roots) = (key_of("elicitation/create"), key_of("sampling/createMessage"), key_of("roots/list"));
+    assert_eq!(requests[&form]["params"].get("_meta"), None, "{asked}");
+    assert_eq!(gateway.metric("agentlane_mcp_parked", ""), 1.0);
+    let state = asked["requestState"].as_str().expect("a state").to_owned();
+    let retry = |state: &str, responses: Value| {
+        let mut params = params.clone();
+        params["requestState"] = json!(state);
+        params["inputResponses"] = responses;
+        params["_meta"] = json!({ "progressToken": "second" });
+        params
+    };
+    let accept = json!({ "action": "accept", "content": { "name": "Ada" } });
+    let sampled = json!({ "role": "assistant", "model": "m", "content": { "type": "text", "text": "hi" } });
+    // Not another caller's, not for another request, not a made-up one; and none of them does any harm.
+    let stranger = client.clone().header("authorization", "Bearer other");
+    assert_eq!(stranger.error("tools/call", retry(&state, json!({}))).1["code"], -32602);
+    let mut other = retry(&state, json!({ form.clone(): accept }));
+    other["arguments"] = json!({ "x": 2 });
+    assert_eq!(client.error("tools/call", other).1["code"], -32602);
+    assert_eq!(client.error("tools/call", retry("nonsense", json!({}))).1["code"], -32602);
+    assert_eq!(client.error("tools/call", retry(&state, json!({ form.clone(): 7 }))).1["code"], -32602);
+    // What is missing is asked for again, and what nobody asked for is not looked at.
+    let again = client.result("tools/call", retry(&state, json!({ form.clone(): accept, "other": {} })));
+    assert_eq!(again["resultType"], "input_required");
+    assert_eq!(again["inputRequests"].as_object().expect("requests").len(), 2);
+    assert_eq!(client.error("tools/call", retry(&state, json!({}))).1["code"], -32602, "an old state is stale");
+    let state = again["requestState"].as_str().expect("a state").to_owned();
+    let responses = json!({ model: sampled, roots: { "roots": [] } });
+    let mut stream = client.stream(44, "tools/call", retry(&state, responses));
+    let messages = stream.messages();
+    assert_eq!(messages[0]["params"]["progressToken"], "second", "{messages:?}");
+    let answer = messages.last().expect("an answer");
+    assert_eq!((&answer["id"], &answer["result"]["resultType"]), (&json!(44), &json!("complete")));
+    let told: Value = serde_json::from_str(&text_of(&answer["result"])).expect("the answers");
+    assert_eq!(told, json!([accept, sampled, { "roots": [] }]));
+    nothing_waits(&gateway);
+    assert_eq!(server.count("tools/call"), 1);
+    // The session has served its request and serves the next one.
+    client.call("echo", json!({}));
+    assert_eq!(server.sessions(), 1);
+}
+
+#[test]
+fn what_the_client_did_not_declare_is_not_asked() {
+    let server = asking_server("old", vec![elicitation(5, "name?")]);
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    for capabilities in [json!({}), json!({ "elicitation": { "url": {} }, "sampling": {} })] {
+        let client = ModernClient::new(address).with(capabilities);
+        let (status, error) = client.error("tools/call", json!({ "name": "ask" }));
+        assert_eq!((status, &error["code"]), (400, &json!(-32021)), "{error}");
+        assert_eq!(error["data"]["requiredCapabilities"], json!({ "elicitation": { "form": {} } }));
+    }
+    eventually("the calls are cancelled", || server.count("notifications/cancelled") == 2);
+    let refused = server.await_seen("the refusal", |seen| seen.message.get("error").is_some());
+    assert_eq!((refused.id(), &refused.message["error"]["code"]), (&json!(5), &json!(-32601)));
+    nothing_waits(&gateway);
+}
+
+#[test]
+fn nobody_comes_back() {
+    let sampling = json!({ "jsonrpc": "2.0", "id": "s", "method": "sampling/createMessage", "params": { "messages": [], "maxTokens": 1 } });
+    let server = asking_server("old", vec![elicitation(5, "name?"), sampling]);
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")], "inputTimeout": "200ms" }));
+    let client = ModernClient::new(address);
+    let params = json!({ "name": "ask" });
+    let asked = client.result("tools/call", params.clone());
+    let cancelled = server.await_seen("the cancellation", |seen| seen.method() == "notifications/cancelled");
+    let call = server.await_seen("the call", |seen| seen.tool() == "ask");
+    assert_eq!(&cancelled.message["params"]["requestId"], call.id());
+    let told = |id: Value| {
+        server.await_seen("an answer", |seen| seen.message.get("method").is_none() && *seen.id() == id).message
+    };
+    assert_eq!(told(json!(5))["result"], json!({ "action": "cancel" }));
+    assert_eq!(told(json!("s"))["error"]["code"], -32603);
+    nothing_waits(&gateway);
+    let mut late = params;
+    late["requestState"] = asked["requestState"].clone();
+    assert_eq!(client.error("tools/call", late).1["code"], -32602);
+    eventually("the session is not used again", || gateway.metric("agentlane_mcp_leases", "") == 0.0);
+}
+
+#[test]
+fn a_client_that_leaves_cancels_at_a_target_with_sessions() {
+    let server = McpServer::scripted("old", |seen| match seen.tool() {
+        "silent" => Act::Silence,
+        _ => Act::Well,
+    });
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let client = ModernClient::new(address);
+    let mut peer = Peer::connect(address);
+    client.send_on(&mut peer, &client.message(&json!(1), "tools/call", json!({ "name": "silent" })));
+    let call = server.await_seen("the call", |seen| seen.tool() == "silent");
+    drop(peer);
+    let cancelled = server.await_seen("the cancellation", |seen| seen.method() == "notifications/cancelled");
+    assert_eq!(&cancelled.message["params"]["requestId"], call.id());
+    eventually("the session is gone", || gateway.metric("agentlane_mcp_leases", "") == 0.0);
+}
+
+#[test]
+fn a_url_that_must_be_visited_first() {
+    let visited = Arc::new(Mutex::new(false));
+    let server = McpServer::scripted("old", {
+        let visited = visited.clone();
+        move |seen| match seen.tool() {
+            "paid" if !*visited.lock().expect("no panic in between") => {
+                let data = json!({ "elicitations": [{ "mode": "url", "elicitationId": "e", "url": "https://pay.example", "message": "pay" }] });
+                let error = json!({ "code": -32042, "message": "pay first", "data": data });
+                Act::Bytes(json_reply(&json!({ "jsonrpc": "2.0", "id": seen.id(), "error": error })))
+            }
+            _ => Act::Well,
+        }
+    });
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let client = ModernClient::new(address);
+    let params = json!({ "name": "paid", "arguments": {} });
+    let ask = || {
+        let asked = client.result("tools/call", params.clone());
+        let (key, request) = asked["inputRequests"].as_object().expect("requests").iter().next().expect("one");
+        assert_eq!(request["params"], json!({ "mode": "url", "url": "https://pay.example", "message": "pay" }));
+        (key.clone(), asked["requestState"].clone())
+    };
+    let retry = |(key, state): (String, Value), action: &str| {
+        let mut params = params.clone();
+        params["requestState"] = state;
+        params["inputResponses"] = json!({ key: { "action": action } });
+        client.result("tools/call", params)
+    };
+    let declined = retry(ask(), "decline");
+    assert_eq!((&declined["isError"], &declined["resultType"]), (&json!(true), &json!("complete")));
+    let asked = ask();
+    *visited.lock().expect("no panic in between") = true;
+    assert_eq!(text_of(&retry(asked, "accept")), "old: paid {}");
+    nothing_waits(&gateway);
+    let (status, error) = {
+        *visited.lock().expect("no panic in between") = false;
+        client.clone().with(json!({})).error("tools/call", params.clone())
+    };
+    assert_eq!((status, &error["code"]), (400, &json!(-32021)));
+}
+
+#[test]
+fn a_federation_of_both_eras_and_a_child() {
+    let old = McpServer::good("old");
+    let new = modern_server("new", |_| Act::Well);
+    let targets = json!([old.target("old"), new.target("new"), notes("notes")]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "deadline": "3s" }));
+    let client = ModernClient::new(address);
+    let discovered = client.result("server/discover", json!({}));
+    assert_eq!(discovered["_meta"][META_SERVER_INFO]["name"], "agentlane");
+    assert_eq!(discovered["_meta"]["dev.agentlane/targets"]["new"]["name"], "new");
+    assert!(discovered["capabilities"]["tools"].is_object());
+    assert_eq!(text_of(&client.call("old__echo", json!({ "a": 1 }))), "old: echo {\"a\":1}");
+    assert_eq!(text_of(&client.call("new__echo", json!({ "a": 1 }))), "new: echo {\"a\":1}");
+    let list = client.result("tools/list", json!({}));
+    assert_eq!(list["resultType"], "complete");
+    let names = each(&list["tools"], "name");
+    assert!(names.contains(&"old__echo") && names.contains(&"notes__add_note"), "{names:?}");
+    assert!(client.call("notes__add_note", json!({ "text": "milk" }))["isError"] != true);
+    let (status, error) = client.error("tools/call", json!({ "name": "nobody__x" }));
+    assert_eq!((status, &error["code"]), (200, &json!(-32602)));
+}
+
+#[test]
+fn a_target_that_is_down_is_told_to_the_model() {
+    let (_gateway, address) =
+        gateway(json!({ "targets": [{ "name": "gone", "mcp": { "host": "http://127.0.0.1:9/mcp" } }] }));
+    let client = ModernClient::new(address);
+    let result = client.call("x", json!({}));
+    assert_eq!((&result["isError"], &result["resultType"]), (&json!(true), &json!("complete")));
+    let (_, error) = client.error("server/discover", json!({}));
+    assert_eq!(error["code"], -32603);
+    let response = client.post("tools/list", json!({}));
+    assert_eq!(answer_of(&response)["error"]["code"], -32603);
+}

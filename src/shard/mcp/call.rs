@@ -275,9 +275,17 @@ pub async fn exchange(
                 }
             }
             _ => {
+                let (parts, extra) = (message.parts, incoming.passed_on);
                 let sent =
-                    upstream::send(shard, session, &open, leg, message.parts, incoming.passed_on, repeatable, deadline);
-                sent.await?
+                    upstream::send_on(shard, session, &open, leg, parts, extra, repeatable, deadline, Some(&socket));
+                match sent.await {
+                    // The wait was ended by that.
+                    Err(_) if cancelled.get() => {
+                        let _ = responder.answer(relay::cancelled(id)).await;
+                        return Ok(Served::Done);
+                    }
+                    answer => answer?,
+                }
             }
         };
         if let Answer::Refused { status, body: refusal } = &answer {

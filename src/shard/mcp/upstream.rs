@@ -162,6 +162,21 @@ pub async fn post(
     repeatable: bool,
     deadline: Option<Instant>,
 ) -> Result<HttpAnswer, Fault> {
+    post_on(shard, endpoint, post_head, extra, message, repeatable, deadline, None).await
+}
+
+/// The same. `socket`: see [`Shard::upstream_exchange_on`].
+#[allow(clippy::too_many_arguments, reason = "one call, all of it needed on the wire")]
+async fn post_on(
+    shard: &Rc<Shard>,
+    endpoint: &Endpoint,
+    post_head: &[u8],
+    extra: &[u8],
+    message: impl Into<PostBody>,
+    repeatable: bool,
+    deadline: Option<Instant>,
+    socket: Option<&Cell<Option<RawFd>>>,
+) -> Result<HttpAnswer, Fault> {
     let body = message.into().0;
     let length: usize = body.iter().map(Bytes::len).sum();
     let mut head = BytesMut::with_capacity(post_head.len() + extra.len() + 40);
@@ -170,7 +185,8 @@ pub async fn post(
     head.put_slice(b"content-length: ");
     put_decimal(&mut head, length);
     head.put_slice(b"\r\n\r\n");
-    shard.upstream_exchange(endpoint, agentlane_wire::h1::Method::Post, head.freeze(), body, repeatable, deadline).await
+    let method = agentlane_wire::h1::Method::Post;
+    shard.upstream_exchange_on(endpoint, method, head.freeze(), body, repeatable, deadline, socket).await
 }
 
 /// A message in one piece or in several.
@@ -227,6 +243,22 @@ pub async fn send(
     repeatable: bool,
     deadline: Option<Instant>,
 ) -> Result<Answer, Fault> {
+    send_on(shard, session, open, id, request, extra, repeatable, deadline, None).await
+}
+
+/// The same. `socket`: where the connection is noted for as long as its answer comes, so that the wait can be ended there.
+#[allow(clippy::too_many_arguments, reason = "one call, all of it needed on the wire")]
+pub async fn send_on(
+    shard: &Rc<Shard>,
+    session: &Rc<Session>,
+    open: &Rc<OpenLeg>,
+    id: LegId,
+    request: impl Into<PostBody>,
+    extra: &[u8],
+    repeatable: bool,
+    deadline: Option<Instant>,
+    socket: Option<&Cell<Option<RawFd>>>,
+) -> Result<Answer, Fault> {
     if let Some(modern) = &open.modern {
         let request = join(request.into().0);
         return Box::pin(modern_leg::send(shard, session, open, modern, id, request, deadline)).await;
@@ -237,8 +269,14 @@ pub async fn send(
             let TargetKind::Http(target) = &leg.target.kind else {
                 return Err(mcp_fault::internal("leg of another kind"));
             };
-            let http = post(shard, &target.endpoint, post_head, extra, request, repeatable, deadline).await?;
-            Answer::of(http, deadline).await
+            let http =
+                post_on(shard, &target.endpoint, post_head, extra, request, repeatable, deadline, socket).await?;
+            let answer = Answer::of(http, deadline).await;
+            if !matches!(answer, Ok(Answer::Json(_) | Answer::Events { .. })) {
+                // Its connection is somebody else's from here on.
+                socket.map(Cell::take);
+            }
+            answer
         }
         Transport::Stdio(port) => {
             let message = join(request.into().0);

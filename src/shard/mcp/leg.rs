@@ -281,7 +281,7 @@ async fn negotiate_http(
     let http = upstream::post(shard, &target.endpoint, &head, &[], message, true, Some(deadline)).await?;
     let upstream_session = http.head.headers.get("mcp-session-id").map(Bytes::copy_from_slice);
     let mut answer = Answer::of(http, Some(deadline)).await?;
-    if let Answer::Refused { status, body } = &answer {
+    if let Answer::Refused { status, .. } = &answer {
         let fault = Fault::new(Kind::UpstreamBroken, "target refused initialize").with(format!("status {status}"));
         return Err(match status {
             401 | 403 | 407 | 408 | 429 | 500.. => Failure::Outage(fault),

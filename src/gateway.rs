@@ -1,5 +1,8 @@
 //! The composition root: reads the configuration, places the shards, starts control, and waits for the end.
 
+pub mod connect;
+mod lines;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -50,6 +50,14 @@ pub const OUTBOX_MESSAGES_MAX: usize = 256;
 pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 /// How long a client of 2024-11-05 may take from its stream to `initialize`.
 pub const OLD_CLIENT_BEGIN_TIME: Duration = Duration::from_secs(60);
+/// One message of a client on standard input; a longer one is answered with an error.
+pub const STDIO_LINE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Messages between `connect`'s standard streams and its shard, each way.
+pub const CONNECT_LINES: usize = 256;
+/// How long what was asked may take after the end of `connect`'s standard input.
+pub const CONNECT_END_GRACE: Duration = Duration::from_secs(1);
+/// How long `connect` may take to end its session after a signal.
+pub const CONNECT_STOP_TIME: Duration = Duration::from_secs(3);
 /// How long a forwarded or moved request may wait in an inbox.
 pub const MESH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a plain HTTP backend may think about an answer, where no policy says.

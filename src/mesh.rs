@@ -28,6 +28,8 @@ pub enum ToShard {
     Connection(Box<MovedConnection>),
     /// A request whose session lives here, on a connection that stays where it is.
     Request(Box<ForwardedRequest>),
+    /// A client that the process itself brings.
+    Client(Box<LocalClient>),
     /// A session of another shard wants the shared child that this shard owns.
     SharedChild { backend: String, target: String, reply: Sender<Result<SharedChild, &'static str>> },
 }
@@ -52,6 +54,23 @@ pub struct ForwardedRequest {
     pub deadline: Instant,
     pub reply: Sender<ReplyPart>,
 }
+
+/// A client without a connection: its messages one by one, and the way for ours.
+pub struct LocalClient {
+    /// The key of the MCP backend that it is for.
+    pub backend: String,
+    /// Ends with the client.
+    pub incoming: Receiver<Result<Bytes, TooLong>>,
+    pub outgoing: Sender<Bytes>,
+    /// Told to end it before it ends itself.
+    pub stop: Receiver<()>,
+    /// Told, and dropped, when all is over.
+    pub ended: Sender<()>,
+}
+
+/// In the place of a message that is longer than may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
 
 /// The answer to a forwarded request, in order.
 pub enum ReplyPart {

@@ -1,6 +1,7 @@
 //! The command line: what was typed, and which part of the program it means. Thin: nothing is decided here.
 
 mod check;
+mod connect;
 mod run;
 mod schema;
 
@@ -27,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   agentlane run --demo                        two small MCP servers behind http://127.0.0.1:3000/mcp
   agentlane -f agentlane.yaml                 the same as `agentlane run -f agentlane.yaml`
   agentlane check agentlane.yaml              every fault of a file, with line and path
+  agentlane connect http://host:3000/mcp      a remote server for a client that speaks on standard streams
   agentlane run -f agentlane.yaml --shards 4  four shards, whatever the file says";
 
 #[derive(Parser)]
@@ -45,6 +47,9 @@ enum Command {
   agentlane run --demo
 Signals: SIGTERM and SIGINT drain and end, SIGHUP reads the file again, SIGUSR1 reopens the access log.")]
     Run(RunArgs),
+    /// Serve a remote MCP server to a client on standard input and output
+    #[command(long_about = CONNECT, after_help = CONNECT_EXAMPLES)]
+    Connect(ConnectArgs),
     /// Check a configuration file and print every fault
     #[command(after_help = "Examples:
   agentlane check agentlane.yaml
@@ -78,6 +83,36 @@ struct RunArgs {
     lenient: bool,
 }
 
+const CONNECT: &str = "Serve a remote MCP server to a client on standard input and output
+
+For clients that start their servers themselves, like Claude Desktop. The remote may be an agentlane gateway or any MCP
+server over HTTP, of 2024-11-05 (HTTP+SSE) or later. The log goes to standard error (AGENTLANE_LOG sets its level); the end of
+standard input ends the session and the process.";
+
+const CONNECT_EXAMPLES: &str = r#"Examples:
+  agentlane connect http://127.0.0.1:3000/mcp
+  agentlane connect --header 'Authorization: Bearer TOKEN' http://tools.internal/mcp
+
+In claude_desktop_config.json:
+  {
+    "mcpServers": {
+      "tools": {
+        "command": "agentlane",
+        "args": ["connect", "--header", "Authorization: Bearer TOKEN", "http://tools.internal/mcp"]
+      }
+    }
+  }"#;
+
+#[derive(Args)]
+struct ConnectArgs {
+    /// The remote endpoint, like http://127.0.0.1:3000/mcp
+    #[arg(value_parser = connect::url)]
+    url: String,
+    /// A header for every request to it; may be given several times
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = connect::header)]
+    headers: Vec<(String, String)>,
+}
+
 #[derive(Args)]
 struct CheckArgs {
     /// The configuration, YAML or JSON
@@ -92,6 +127,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(with_run(std::env::args_os().collect()));
     match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Connect(args) => connect::run(args),
         Command::Check(args) => check::check(&args),
         Command::Schema => schema::print(),
         Command::DemoNotes => crate::demo::stdio::run(),

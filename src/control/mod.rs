@@ -26,7 +26,7 @@ use children::{ChildSpec, Children, ChildrenLimits};
 use source::Source;
 
 /// How often names are looked up again.
-const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+pub const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 /// How long the shards may take over a new configuration.
 const PUBLISH_TIME: Duration = Duration::from_secs(10);
 

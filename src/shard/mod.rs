@@ -203,6 +203,13 @@ impl Shard {
                 let shard = self.clone();
                 runtime::spawn(async move { connection::serve_forwarded(&shard, *forwarded).await });
             }
+            ToShard::Client(client) => {
+                let (shard, ended) = (self.clone(), client.ended.clone());
+                runtime::spawn(async move {
+                    mcp::stdio_front::serve(shard, *client).await;
+                    let _ = ended.try_send(());
+                });
+            }
             ToShard::SharedChild { backend, target, reply } => {
                 let shard = self.clone();
                 runtime::spawn(async move {

@@ -1,6 +1,7 @@
 //! The end of sessions: by DELETE, by idling, by losing their endpoint. What stands behind one is ended as well, without
 //! anybody waiting for it.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,13 +16,26 @@ use crate::protocol::mcp::streams::STANDALONE;
 use crate::session::{ChildCommand, Leg, LegState, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 
+/// Tells a target that its session has ended.
+type Farewell = Pin<Box<dyn Future<Output = ()>>>;
+
 /// How often a shard looks for idle sessions.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// Ends a session and says so to its targets in the background.
 pub fn end(shard: &Rc<Shard>, session: &Rc<Session>) {
+    farewells(shard, session).into_iter().for_each(runtime::spawn);
+}
+
+/// The same, and waits until they have heard it.
+pub async fn end_and_wait(shard: &Rc<Shard>, session: &Rc<Session>) {
+    runtime::join_all(farewells(shard, session)).await;
+}
+
+/// Ends a session; what remains is to tell its targets, within [`FAREWELL_DEADLINE`].
+fn farewells(shard: &Rc<Shard>, session: &Rc<Session>) -> Vec<Farewell> {
     if session.ended.replace(true) {
-        return;
+        return Vec::new();
     }
     if shard.sessions.borrow_mut().remove(&session.id).is_some() {
         shard.metrics.sessions.set(shard.sessions.borrow().len() as i64);
@@ -30,9 +44,7 @@ pub fn end(shard: &Rc<Shard>, session: &Rc<Session>) {
     }
     // Readers see that it ended; followers of the targets' streams as well.
     session.changed.notify_all();
-    for leg in session.legs.borrow().iter() {
-        leave(shard, session, leg);
-    }
+    session.legs.borrow().iter().filter_map(|leg| farewell(shard, session, leg)).collect()
 }
 
 /// Follows a change of the targets: the client is told that its lists have changed.
@@ -54,10 +66,15 @@ pub fn lists_changed(session: &Session) {
 
 /// Ends one leg.
 pub fn leave(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) {
+    farewell(shard, session, leg).into_iter().for_each(runtime::spawn);
+}
+
+/// Ends one leg; gives what its target must be told.
+fn farewell(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) -> Option<Farewell> {
     let state = std::mem::replace(&mut *leg.state.borrow_mut(), LegState::Closed);
     leg.settled.notify_all();
     leg.abort_follower();
-    let LegState::Open(open) = state else { return };
+    let LegState::Open(open) = state else { return None };
     match &open.transport {
         Transport::Stdio(port) => {
             let shared = matches!(&leg.target.kind, TargetKind::Stdio(stdio) if stdio.shared);
@@ -69,9 +86,10 @@ pub fn leave(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) {
         Transport::Http { session: None, .. } => {}
         Transport::Http { .. } => {
             let (shard, leg) = (shard.clone(), leg.clone());
-            runtime::spawn(async move { delete(&shard, &leg, &open).await });
+            return Some(Box::pin(async move { delete(&shard, &leg, &open).await }));
         }
     }
+    None
 }
 
 async fn delete(shard: &Rc<Shard>, leg: &Leg, open: &OpenLeg) {

@@ -252,6 +252,13 @@ impl Conversation {
         }
     }
 
+    /// Answers a message that nothing can be made of.
+    pub async fn refuse(&self, refusal: &Refusal) {
+        tracing::warn!(target: "agentlane::mcp", fault = %refusal.fault, "a message was refused");
+        let answer = error::fault_response(refusal.id.as_deref(), &refusal.fault);
+        let _ = self.outbox.push(answer).await;
+    }
+
     /// Nothing is said any more: `next` ends with what is there.
     pub fn close(&self) {
         self.outbox.close();
@@ -259,8 +266,21 @@ impl Conversation {
 
     /// The client has left: the session ends, and what still runs for it, since nobody could hear the answers.
     pub fn end(&self, shard: &Rc<Shard>) {
+        if let Some(session) = self.hang_up() {
+            close::end(shard, &session);
+        }
+    }
+
+    /// The same, and waits until the targets know.
+    pub async fn finish(&self, shard: &Rc<Shard>) {
+        if let Some(session) = self.hang_up() {
+            close::end_and_wait(shard, &session).await;
+        }
+    }
+
+    fn hang_up(&self) -> Option<Rc<Session>> {
         self.close();
-        let Some(session) = self.session() else { return };
+        let session = self.session()?;
         for request in session.in_flight.borrow().iter() {
             request.cancelled.set(true);
             if let Some(socket) = request.socket.take() {
@@ -268,6 +288,6 @@ impl Conversation {
                 unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
             }
         }
-        close::end(shard, &session);
+        Some(session)
     }
 }

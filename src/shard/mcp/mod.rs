@@ -18,6 +18,7 @@ pub mod open;
 pub mod relay;
 pub mod routing;
 pub mod sse;
+pub mod stdio_front;
 pub mod upstream;
 
 pub use mcp_fault::session_unknown;

@@ -13,6 +13,7 @@ use support::config::mcp;
 use support::gateway::{BINARY, Gateway, local, run};
 use support::mcp_client::{each, message, text_of};
 use support::mcp_server::{Act, McpServer, begin_events, event};
+use support::modern_server::ModernServer;
 use support::sse_server::SseServer;
 use support::{eventually, free_port};
 
@@ -175,6 +176,23 @@ fn every_revision_and_both_transports() {
 }
 
 #[test]
+fn a_remote_without_sessions() {
+    let server = ModernServer::good("new");
+    let url = format!("http://{}/mcp", server.address);
+    for pinned in [&[][..], &["--protocol", "modern"]] {
+        let mut client = Client::start(&[pinned, &[url.as_str()]].concat());
+        let result = client.ask(0, "initialize", initialize_params("2025-06-18"));
+        assert_eq!(result["result"]["protocolVersion"], "2025-06-18", "{result}");
+        assert_eq!(client.call("echo", json!({})), "new: echo {}");
+        assert_eq!(client.end().0, Some(0));
+    }
+    let tried = server.of("initialize").len();
+    let mut client = Client::start(&["--protocol", "legacy", &url]);
+    assert_eq!(client.ask(0, "initialize", initialize_params("2025-06-18"))["error"]["code"], -32603);
+    assert!(server.of("initialize").len() > tried);
+}
+
+#[test]
 fn a_gateway_at_the_other_end() {
     let web = McpServer::good("web");
     let port = free_port();
@@ -294,7 +312,8 @@ fn a_signal_ends_it_like_the_end_of_its_input() {
 
 #[test]
 fn wrong_command_lines_say_what_is_wrong() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
+        (&["connect", "--protocol", "1999-12-31", "http://a"], "auto"),
         (&["connect"], "required"),
         (&["connect", "https://a/mcp"], "known, but not built"),
         (&["connect", "nonsense://a"], "URL"),

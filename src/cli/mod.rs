@@ -111,6 +111,9 @@ struct ConnectArgs {
     /// A header for every request to it; may be given several times
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = connect::header)]
     headers: Vec<(String, String)>,
+    /// What the remote is spoken to in: auto, legacy, modern, or one revision like 2025-06-18
+    #[arg(long, value_name = "PROTOCOL", value_parser = connect::protocol)]
+    protocol: Option<String>,
 }
 
 #[derive(Args)]

@@ -24,6 +24,8 @@ pub struct Remote {
     pub url: String,
     /// Sent with every request.
     pub headers: Vec<(String, String)>,
+    /// `protocol` of the target, where it is not found out.
+    pub protocol: Option<String>,
 }
 
 /// The level of the log where the environment names none: clients show what they find on standard error.
@@ -34,9 +36,11 @@ impl Remote {
     pub fn document(&self) -> Result<config::Document, String> {
         let set: serde_json::Map<String, serde_json::Value> =
             self.headers.iter().map(|(name, value)| (name.clone(), literal(value).into())).collect();
+        let protocol = self.protocol.as_deref().unwrap_or("auto");
         let target = json!({
             "name": "remote",
             "mcp": { "host": literal(&self.url) },
+            "protocol": literal(protocol),
             "policies": { "requestHeaderModifier": { "set": set } },
         });
         let routes = json!([{ "backends": [{ "mcp": { "targets": [target] } }] }]);
@@ -151,7 +155,7 @@ mod tests {
 
     fn of(url: &str, headers: &[(&str, &str)]) -> Result<config::Document, String> {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Remote { url: url.to_owned(), headers }.document()
+        Remote { url: url.to_owned(), headers, protocol: None }.document()
     }
 
     #[test]
@@ -166,6 +170,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_said() {
+        let pinned =
+            Remote { url: "http://a".to_owned(), protocol: Some("1999-12-31".to_owned()), ..Remote::default() };
+        assert!(pinned.document().unwrap_err().contains("modern"));
         assert!(of("https://a/mcp", &[]).unwrap_err().contains("known, but not built"));
         assert!(of("ftp://a", &[]).unwrap_err().contains("a URL"));
         assert!(of("http://a", &[("host", "b")]).is_err());

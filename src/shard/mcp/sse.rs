@@ -111,8 +111,8 @@ async fn converse(
     port: ChildPort,
     deadline: Instant,
 ) -> Result<Opened, Fault> {
-    let raw =
-        child::handshake(shard, &port, &session.initialize_params, deadline).await.inspect_err(|_| port.stop())?;
+    let params = leg::initialize_params(session, leg.target.protocol);
+    let raw = child::handshake(shard, &port, &params, deadline).await.inspect_err(|_| port.stop())?;
     let (revision, offers, result) = leg::read_result(&raw).inspect_err(|_| port.stop())?;
     child::attach(shard, session, leg.id, &port).inspect_err(|_| port.stop())?;
     let open = OpenLeg { revision, offers, transport: Transport::Stdio(port), modern: None, since: runtime::now() };

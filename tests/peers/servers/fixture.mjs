@@ -53,7 +53,8 @@ function converse(server, extra) {
         if (!allowed(request, declared)) {
           return { result: offer.failure(`client does not support ${JSON.stringify(needed(request))}`) };
         }
-        responses[key] = await extra.sendRequest(request, ANSWERS[request.method]);
+        const params = request.params.mode === 'url' ? { ...request.params, elicitationId: key } : request.params;
+        responses[key] = await extra.sendRequest({ ...request, params }, ANSWERS[request.method]);
       }
       step = advance(dialog, args, { state: step.state, responses, declared });
     }

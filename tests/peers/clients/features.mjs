@@ -241,6 +241,7 @@ const FEATURES = {
   roots: async (session, { roots }, named) => contains(await text(session, named(roots.tool), roots.arguments), ROOT),
   inputs: asking('inputs'),
   rounds: asking('rounds'),
+  reconnection: asking('reconnection'),
   async logging(session, { logging }, named) {
     for (const [level, expected] of [['error', logging.quiet], ['info', logging.loud]]) {
       await session.level(level);

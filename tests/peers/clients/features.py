@@ -466,7 +466,7 @@ FEATURES = [
     initialize, ping, tools, annotated, prompts, resources, templates, call, unknown_tool, structured, header, parallel,
     large, progress, prompt, prompt_input, read, unknown_resource, template, app, completion, sampling,
     asking("sampling_tools"), elicitation, asking("elicitation_url"), roots, asking("inputs"), asking("rounds"), logging,
-    subscription, cancellation, list_changed, resume,
+    subscription, cancellation, list_changed, asking("reconnection"), resume,
 ]  # fmt: skip
 
 

@@ -169,7 +169,7 @@ fn children() {
     let BackendKind::Mcp(mcp) = &document.backends[0].kind else { panic!("not MCP") };
     let stdio = |at: usize| match &mcp.targets[at].transport {
         Transport::Stdio(stdio) => stdio.clone(),
-        Transport::Http(_) => panic!("not stdio"),
+        Transport::Http(_) | Transport::Sse(_) => panic!("not stdio"),
     };
     let first = stdio(0);
     assert_eq!((first.warm, first.network), (2, Network::Deny));

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use agentlane_runtime as runtime;
@@ -229,7 +228,16 @@ pub async fn exchange(
         }
         if open.modern.is_some() {
             let served = modern_leg::call(incoming, session, leg, &open, method, id, body, envelope, &route, responder);
-            match Box::pin(served).await? {
+            let outcome = match Box::pin(served).await {
+                Err(fault) if !retried && fault.kind == Kind::SessionUnknown && leg::rested(&open) => {
+                    retried = true;
+                    session.finished(id);
+                    leg::forget(session, leg, &open);
+                    continue;
+                }
+                outcome => outcome?,
+            };
+            match outcome {
                 modern_leg::Outcome::Served(served) => return Ok(served),
                 modern_leg::Outcome::OtherEra if retried => return Err(era::not_modern()),
                 modern_leg::Outcome::OtherEra => {
@@ -264,7 +272,7 @@ pub async fn exchange(
                 let asked =
                     upstream::ask_child(port, upstream_id, upstream::join(message.parts.0), deadline, Some(mark));
                 match asked {
-                    Err(_) if !retried && port.rested.load(Ordering::Acquire) => {
+                    Err(fault) if !retried && fault.kind == Kind::SessionUnknown && leg::rested(&open) => {
                         // It was ended for idling as the call came, and has not seen it.
                         retried = true;
                         session.finished(id);

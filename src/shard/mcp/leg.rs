@@ -142,8 +142,7 @@ fn live(leg: &Leg) -> Option<Rc<OpenLeg>> {
 /// pause that grows.
 fn after_exit(leg: &Leg, open: &OpenLeg) -> LegState {
     let now = runtime::now();
-    let rested = matches!(&open.transport, Transport::Stdio(port) if port.rested.load(Ordering::Acquire));
-    if rested || now.saturating_duration_since(open.since) >= STEADY {
+    if rested(open) || now.saturating_duration_since(open.since) >= STEADY {
         leg.crashes.set(0);
         return LegState::Idle;
     }
@@ -154,6 +153,11 @@ fn after_exit(leg: &Leg, open: &OpenLeg) -> LegState {
         0 => LegState::Idle,
         _ => LegState::Down { until: now + pause(leg, crashes - 1), reason: "target keeps exiting", failures: 0 },
     }
+}
+
+/// Whether its child was ended because nobody used it.
+pub fn rested(open: &OpenLeg) -> bool {
+    matches!(&open.transport, Transport::Stdio(port) if port.rested.load(Ordering::Acquire))
 }
 
 /// The pause after so many failures before this one.

@@ -181,10 +181,7 @@ impl Ward {
         );
         self.closed.store(true, Ordering::Release);
         self.lease.kill();
-        let mut link = self.link.borrow_mut();
-        link.waiting.clear();
-        link.attached.clear();
-        drop(link);
+        self.link.borrow_mut().forget_all();
         // Whatever has inherited the child's end cannot keep the pumps.
         // SAFETY: as above.
         unsafe { libc::shutdown(self.input.as_raw_fd(), libc::SHUT_RDWR) };

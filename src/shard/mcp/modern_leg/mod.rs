@@ -31,6 +31,7 @@ use crate::protocol::mcp::modern::envelope::{self, Client, Retry, Wrapping};
 use crate::protocol::mcp::modern::headers::{self, Annotated};
 use crate::protocol::mcp::modern::results::{self, Reader};
 use crate::protocol::mcp::modern::{HEADER_MISMATCH, UNSUPPORTED_VERSION};
+use crate::session::board::CallMark;
 use crate::session::{InFlight, Leg, LegId, ModernLeg, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 use crate::shard::responder::Responder;
@@ -340,7 +341,10 @@ async fn start(call: &mut Call, asked: &Asked, retry: Option<&Retry>) -> Result<
             )
             .await
         }
-        Transport::Stdio(port) => upstream::ask_child(port, number, message, call.deadline, None),
+        Transport::Stdio(port) => {
+            let mark = CallMark { session: call.session.serial, id: call.id.clone(), method: call.method.label() };
+            upstream::ask_child(port, number, message, call.deadline, Some(mark))
+        }
     }
 }
 

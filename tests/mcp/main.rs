@@ -9,6 +9,7 @@ mod messages;
 mod modern_clients;
 mod modern_targets;
 mod old_clients;
+mod old_revisions;
 mod old_targets;
 mod shards;
 mod streams;

@@ -476,3 +476,18 @@ fn children_of_older_revisions_are_not_asked_for_the_newest() {
     assert_eq!(asked(&log).len(), 1);
     assert!(asked(&log)[0].iter().all(|method| method != "server/discover"));
 }
+
+#[test]
+fn a_child_that_was_ended_for_idling_comes_back_in_its_revision() {
+    let (mut target, _folder, log) = child("new", "perSession", "");
+    target["stdio"]["idleTimeout"] = "1s".into();
+    let (gateway, address) = gateway(json!({ "targets": [target] }));
+    let client = McpClient::open(address);
+    assert_eq!(client.call("work", json!({})), "worked");
+    let before = asked(&log).len();
+    eventually("nothing runs any more", || crate::support::children_of(gateway.pid()).is_empty());
+    assert_eq!(client.call("work", json!({})), "worked");
+    let processes = asked(&log);
+    assert_eq!(processes.len(), before + 1);
+    assert_eq!(processes[before][0], "server/discover", "{processes:?}");
+}

@@ -240,13 +240,13 @@ pub async fn exchange(
             match outcome {
                 modern_leg::Outcome::Served(served) => return Ok(served),
                 modern_leg::Outcome::OtherEra if retried => return Err(era::not_modern()),
-                modern_leg::Outcome::OtherEra => {
-                    retried = true;
-                    session.finished(id);
-                    modern_leg::correct(shard, session, leg, &open);
-                    continue;
-                }
+                modern_leg::Outcome::Rested if retried => return Err(mcp_fault::child_rests()),
+                modern_leg::Outcome::OtherEra => modern_leg::correct(shard, session, leg, &open),
+                modern_leg::Outcome::Rested => leg::forget(session, leg, &open),
             }
+            retried = true;
+            session.finished(id);
+            continue;
         }
         if let Some(leg) = session.leg(leg) {
             listen::ready(&leg).await;

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::{SCAN_LIMITS, leg, upstream};
 use crate::limits::FAREWELL_DEADLINE;
 use crate::protocol::mcp::catalogue::Shelf;
+use crate::protocol::mcp::modern::input::{self, Form, Kind, Wrong};
 use crate::protocol::mcp::streams::STANDALONE;
 use crate::protocol::mcp::{error, names};
 use crate::session::{LegId, ServerRequest, Session};
@@ -63,7 +64,8 @@ pub async fn unrelated(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, mes
 
 fn request(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Bytes, envelope: &Envelope) -> Inbound {
     let Some(id) = envelope.answer_id() else { return Inbound::Consumed };
-    if session.leg(leg).and_then(|leg| leg.open()).is_some_and(|open| open.modern.is_some()) {
+    let open = session.leg(leg).and_then(|leg| leg.open());
+    if open.as_ref().is_some_and(|open| open.modern.is_some()) {
         // Servers of 2026-07-28 ask in their results; an answer would have no way back.
         tracing::warn!(target: "agentlane::mcp", leg, "a target of 2026-07-28 sent a request");
         return Inbound::Consumed;
@@ -74,6 +76,58 @@ fn request(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Bytes,
         answer(shard, session, leg, error::result_response(&raw_id, b"{}"));
         return Inbound::Consumed;
     }
+    let mut older = None;
+    if open.is_some_and(|open| open.revision > session.revision) {
+        match in_older_revision(session, &message, envelope) {
+            Ok(None) => {}
+            Ok(Some(Form::Params(rewritten))) => older = Some(rewritten),
+            Ok(Some(Form::Answer(result))) => {
+                answer(shard, session, leg, error::result_response(&raw_id, &result));
+                return Inbound::Consumed;
+            }
+            Err(Wrong(reason)) => {
+                answer(shard, session, leg, error::error_response(Some(&raw_id), -32602, reason));
+                return Inbound::Consumed;
+            }
+        }
+    }
+    if let Some(message) = older {
+        return match json::scan(&message, &SCAN_LIMITS) {
+            Ok(envelope) => numbered(shard, session, leg, raw_id, message, &envelope),
+            Err(_) => Inbound::Consumed,
+        };
+    }
+    numbered(shard, session, leg, raw_id, message, envelope)
+}
+
+/// A request of a target whose revision is newer than the client's: rewritten whole, or answered. `None` where it stays.
+fn in_older_revision(session: &Session, message: &Bytes, envelope: &Envelope) -> Result<Option<Form>, Wrong> {
+    let (Some(method), Some(params)) = (envelope.method, envelope.params) else { return Ok(None) };
+    let Some(kind @ (Kind::Form | Kind::Sampling)) = input::kind_of(message, method, Some(params)) else {
+        return Ok(None);
+    };
+    let whole = message.slice(params.usize());
+    Ok(match input::older(kind, &whole, session.revision)? {
+        Form::Params(older) if older == whole => None,
+        Form::Params(older) => {
+            let mut splice = Splice::new();
+            splice.replace(params, older);
+            splice.contiguous(message).ok().map(Form::Params)
+        }
+        answered => Some(answered),
+    })
+}
+
+/// The request under an id of the session's own.
+fn numbered(
+    shard: &Rc<Shard>,
+    session: &Rc<Session>,
+    leg: LegId,
+    raw_id: Bytes,
+    message: Bytes,
+    envelope: &Envelope,
+) -> Inbound {
+    let Some(id) = envelope.answer_id() else { return Inbound::Consumed };
     let progress_token = envelope.meta_progress_token;
     let waiting = ServerRequest {
         leg,

@@ -68,6 +68,13 @@ fn ask(message: &Bytes, member: json::Member) -> Result<Ask, Wrong> {
     let get = |key| json::get(message, member.value, key).map_err(|_| Wrong("an input request is no object"));
     let method = get("method")?.ok_or(Wrong("an input request has no method"))?;
     let params = get("params")?;
+    let kind = kind_of(message, method, params).ok_or(Wrong("an input request of an unknown kind"))?;
+    let params = params.map(|params| message.slice(params.usize()));
+    Ok(Ask { key: message.slice(member.key.usize()), kind, params })
+}
+
+/// What a request to a client is; `None` for any but these.
+pub fn kind_of(message: &[u8], method: Range32, params: Option<Range32>) -> Option<Kind> {
     let has = |key| params.is_some_and(|params| matches!(json::get(message, params, key), Ok(Some(_))));
     let is_url = || {
         params
@@ -75,17 +82,13 @@ fn ask(message: &Bytes, member: json::Member) -> Result<Ask, Wrong> {
             .is_some_and(|mode| json::raw_eq(message, mode, "url"))
     };
     let is = |text| json::raw_eq(message, method, text);
-    let kind = if is("elicitation/create") {
-        if is_url() { Kind::Url } else { Kind::Form }
+    if is("elicitation/create") {
+        Some(if is_url() { Kind::Url } else { Kind::Form })
     } else if is("sampling/createMessage") {
-        if has("tools") || has("toolChoice") { Kind::SamplingWithTools } else { Kind::Sampling }
-    } else if is("roots/list") {
-        Kind::Roots
+        Some(if has("tools") || has("toolChoice") { Kind::SamplingWithTools } else { Kind::Sampling })
     } else {
-        return Err(Wrong("an input request of an unknown kind"));
-    };
-    let params = params.map(|params| message.slice(params.usize()));
-    Ok(Ask { key: message.slice(member.key.usize()), kind, params })
+        is("roots/list").then_some(Kind::Roots)
+    }
 }
 
 impl Kind {
@@ -134,14 +137,27 @@ pub enum Form {
 /// Where the revision has no form for it and no answer that says so.
 pub fn in_revision(ask: &Ask, revision: Revision, id: u64) -> Result<Form, Wrong> {
     let Some(params) = &ask.params else { return Ok(Form::Params(Bytes::new())) };
-    let Ok(root) = json::root(params) else { return Err(Wrong("an input request has broken params")) };
+    if ask.kind == Kind::Url {
+        // 2025-11-25 names each one, so that its end can be told.
+        let id = format!("\"agentlane-{id}\"");
+        let mut splice = Splice::new();
+        let root = json::root(params);
+        let edited = root.and_then(|root| splice.edit_object(params, root, &[("elicitationId", id.as_bytes())], &[]));
+        return edited.and_then(|()| splice.contiguous(params)).map(Form::Params).map_err(|_| BROKEN);
+    }
+    older(ask.kind, params, revision)
+}
+
+const BROKEN: Wrong = Wrong("a request to the client has broken params");
+
+/// The `params` of a request to a client in its revision, which is older than the server's.
+///
+/// # Errors
+/// As [`in_revision`].
+pub fn older(kind: Kind, params: &Bytes, revision: Revision) -> Result<Form, Wrong> {
+    let root = json::root(params).map_err(|_| BROKEN)?;
     let mut splice = Splice::new();
-    let edited = match ask.kind {
-        Kind::Url => {
-            // 2025-11-25 names each one, so that its end can be told.
-            let id = format!("\"agentlane-{id}\"");
-            splice.edit_object(params, root, &[("elicitationId", id.as_bytes())], &[])
-        }
+    let edited = match kind {
         Kind::Form if revision < Revision::V2025_11_25 => {
             if !older_form(&mut splice, params, root) {
                 return Ok(Form::Answer(Bytes::from_static(b"{\"action\":\"decline\"}")));
@@ -154,10 +170,7 @@ pub fn in_revision(ask: &Ask, revision: Revision, id: u64) -> Result<Form, Wrong
         }
         _ => Ok(()),
     };
-    edited
-        .and_then(|()| splice.contiguous(params))
-        .map(Form::Params)
-        .map_err(|_| Wrong("an input request has broken params"))
+    edited.and_then(|()| splice.contiguous(params)).map(Form::Params).map_err(|_| BROKEN)
 }
 
 /// A form in the schema of 2025-06-18: a choice with titles becomes `enum` and `enumNames`. False where the form has a

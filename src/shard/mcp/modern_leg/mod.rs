@@ -8,6 +8,7 @@ pub mod input;
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use agentlane_runtime as runtime;
@@ -53,6 +54,8 @@ pub enum Outcome {
     Served(Served),
     /// The target is not what it was taken for, and did not do it.
     OtherEra,
+    /// A child was ended for idling as the call came, and has not seen it.
+    Rested,
 }
 
 /// The leg to a target that speaks 2026-07-28, which needs no handshake: the session's client gets what `server/discover`
@@ -218,6 +221,7 @@ pub async fn call(
     let mut answer = match start(&mut call, &asked, None).await {
         // The wait for it was ended by that.
         _ if call.cancelled.get() => return gave_up(responder, client_id).await,
+        Err(_) if rests(open) => return Ok(Outcome::Rested),
         answer => answer?,
     };
     if let Answer::Whole(body) = &answer
@@ -240,6 +244,10 @@ pub async fn call(
     }
     answer.register_socket(&call.socket);
     relay::relay(call, answer, responder).await.map(Outcome::Served)
+}
+
+fn rests(open: &OpenLeg) -> bool {
+    matches!(&open.transport, Transport::Stdio(port) if port.rested.load(Ordering::Acquire))
 }
 
 /// The client cancelled its request before the target said anything.

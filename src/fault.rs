@@ -39,7 +39,7 @@ pub enum Kind {
     UpstreamUnreachable,
     UpstreamTimeout,
     UpstreamBroken,
-    /// The target needs of the client what it did not declare.
+    /// The target needs of the client what it did not declare, or did not give.
     CapabilityMissing,
     RequestTimeout,
     Internal,

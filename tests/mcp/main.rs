@@ -15,6 +15,7 @@ mod shards;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod untranslated;
 
 use std::net::SocketAddr;
 

@@ -45,30 +45,32 @@ pub fn read(message: &Bytes, result: Range32) -> Result<InputRequired, Wrong> {
     let get = |key| json::get(message, result, key).ok().flatten();
     let state = match get("requestState") {
         Some(state) if json::kind_of(message, state) == Some(ValueKind::String) => Some(message.slice(state.usize())),
-        Some(_) => return Err(Wrong("requestState is no string")),
+        Some(_) => return Err(Wrong("target sent a requestState that is no string")),
         None => None,
     };
     let mut asks = Vec::new();
     if let Some(requests) = get("inputRequests") {
         for member in json::members(message, requests) {
-            let member = member.map_err(|_| Wrong("inputRequests is no object"))?;
+            let member = member.map_err(|_| Wrong("target sent inputRequests that are no object"))?;
             if asks.len() == INPUT_REQUESTS_MAX {
-                return Err(Wrong("too many input requests"));
+                return Err(Wrong("target asks for too much at once"));
             }
             asks.push(ask(message, member)?);
         }
     }
     match asks.is_empty() && state.is_none() {
-        true => Err(Wrong("neither inputRequests nor requestState")),
+        true => Err(Wrong("target asks for input and says not which")),
         false => Ok(InputRequired { asks, state }),
     }
 }
 
 fn ask(message: &Bytes, member: json::Member) -> Result<Ask, Wrong> {
-    let get = |key| json::get(message, member.value, key).map_err(|_| Wrong("an input request is no object"));
-    let method = get("method")?.ok_or(Wrong("an input request has no method"))?;
+    let get = |key| {
+        json::get(message, member.value, key).map_err(|_| Wrong("target sent an input request that is no object"))
+    };
+    let method = get("method")?.ok_or(Wrong("target sent an input request without a method"))?;
     let params = get("params")?;
-    let kind = kind_of(message, method, params).ok_or(Wrong("an input request of an unknown kind"))?;
+    let kind = kind_of(message, method, params).ok_or(Wrong("target asks for input of an unknown kind"))?;
     let params = params.map(|params| message.slice(params.usize()));
     Ok(Ask { key: message.slice(member.key.usize()), kind, params })
 }
@@ -148,7 +150,7 @@ pub fn in_revision(ask: &Ask, revision: Revision, id: u64) -> Result<Form, Wrong
     older(ask.kind, params, revision)
 }
 
-const BROKEN: Wrong = Wrong("a request to the client has broken params");
+const BROKEN: Wrong = Wrong("target asks with broken params");
 
 /// The `params` of a request to a client in its revision, which is older than the server's.
 ///
@@ -212,7 +214,11 @@ fn single_contents(splice: &mut Splice, bytes: &[u8], params: Range32) -> Result
             (Some(only), None) => {
                 splice.replace(content, Bytes::copy_from_slice(only.of(bytes).unwrap_or_default()));
             }
-            _ => return Err(Wrong("a sampling message of several parts has no form in the client's revision")),
+            _ => {
+                return Err(Wrong(
+                    "target samples with a message of several parts, which the client's revision does not have",
+                ));
+            }
         }
     }
     Ok(())

@@ -171,7 +171,7 @@ async fn collect(
         let Some(one) = waiting.iter_mut().find(|one| one.id == Some(id)) else { continue };
         let result = json::scan(&message, &SCAN_LIMITS).ok().and_then(|envelope| envelope.result);
         one.id = None;
-        one.value = input::answer(one.ask.kind, &message, result).map_err(wrong)?;
+        one.value = input::answer(one.ask.kind, &message, result).map_err(failed)?;
     }
     Ok(true)
 }
@@ -221,7 +221,7 @@ fn late(waiting: &mut [Waiting<'_>]) -> Result<(), Fault> {
     let is_form = |kind| matches!(kind, input::Kind::Form | input::Kind::Url);
     for one in waiting.iter_mut().filter(|one| one.id.is_some()) {
         if !is_form(one.ask.kind) {
-            return Err(Fault::new(Kind::UpstreamTimeout, "the client did not answer in time"));
+            return Err(Fault::new(Kind::CapabilityMissing, "the client did not answer in time"));
         }
         one.value = input::dismissed();
     }
@@ -253,6 +253,12 @@ fn broken(message: &'static str) -> Fault {
     Fault::new(Kind::UpstreamBroken, message)
 }
 
+/// The target asks for what cannot be read, or not be shown.
 fn wrong(wrong: Wrong) -> Fault {
-    broken("target asks for what cannot be asked").with(wrong.0)
+    broken(wrong.0)
+}
+
+/// The client failed at what it was asked, and the target cannot be told so.
+fn failed(wrong: Wrong) -> Fault {
+    Fault::new(Kind::CapabilityMissing, wrong.0)
 }

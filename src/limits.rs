@@ -60,6 +60,8 @@ pub const CONNECT_END_GRACE: Duration = Duration::from_secs(1);
 pub const CONNECT_STOP_TIME: Duration = Duration::from_secs(3);
 /// How long a forwarded or moved request may wait in an inbox.
 pub const MESH_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a shard that waits on a forwarded request's behalf looks whether its client is still there.
+pub const MESH_WATCH_EVERY: Duration = Duration::from_millis(100);
 /// How long a plain HTTP backend may think about an answer, where no policy says.
 pub const RESPONSE_TIME: Duration = Duration::from_secs(300);
 /// SSE comments keep idle streams open through middleboxes.

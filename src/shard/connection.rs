@@ -277,7 +277,8 @@ async fn forward_to(
         return refuse(connection, &changes.response, record, &Fault::new(Kind::Overloaded, "overloaded")).await;
     }
     record.mcp_method = Some("forwarded");
-    match relay_parts(connection, &changes.response, &parts).await {
+    // A client without a session cancels by leaving.
+    match relay_parts(connection, &changes.response, &parts, mcp::is_modern(head)).await {
         Ok((0, _)) if !connection.has_responded() => {
             refuse(connection, &changes.response, record, &Fault::new(Kind::Overloaded, "overloaded")).await
         }

@@ -11,6 +11,7 @@ use agentlane_wire::json;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::outbox::Outbox;
+use crate::limits::MESH_WATCH_EVERY;
 use crate::mesh::{ReplyHeaders, ReplyPart};
 use crate::protocol::mcp::streams::{EventId, STANDALONE};
 use crate::request::HeaderEdits;
@@ -355,8 +356,13 @@ impl<'a> Responder<'a> {
     pub async fn left(&self) {
         match &self.out {
             Out::Connection(connection) => connection.closed().await,
-            // The other shard drops its end; the next write tells.
-            Out::Mesh(_) | Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => std::future::pending().await,
+            // The other shard drops its end.
+            Out::Mesh(reply) => {
+                while !reply.is_closed() {
+                    agentlane_runtime::sleep(MESH_WATCH_EVERY).await;
+                }
+            }
+            Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => std::future::pending().await,
         }
     }
 
@@ -415,14 +421,24 @@ pub fn write_headers(head: &mut HeadWriter<'_>, headers: &[(Bytes, Bytes)], edit
     head.header("date", agentlane_link::date());
 }
 
-/// Relays a forwarded request's answer to the connection here. An error: the connection cannot be used any more.
+/// Relays a forwarded request's answer to the connection here. An error: the connection cannot be used any more. `watched`:
+/// the client's leaving ends it, which the other shard sees.
 pub async fn relay_parts(
     connection: &mut Connection,
     edits: &HeaderEdits,
     parts: &agentlane_runtime::channel::Receiver<ReplyPart>,
+    watched: bool,
 ) -> Result<(u16, u64), ConnError> {
     let (mut noted, mut sent) = (0, 0);
-    while let Some(part) = parts.recv().await {
+    loop {
+        let part = match watched {
+            true => match agentlane_runtime::race(parts.recv(), connection.closed()).await {
+                agentlane_runtime::Either::Left(part) => part,
+                agentlane_runtime::Either::Right(()) => None,
+            },
+            false => parts.recv().await,
+        };
+        let Some(part) = part else { break };
         match part {
             ReplyPart::Whole { status, headers, body } => {
                 sent += body.len() as u64;

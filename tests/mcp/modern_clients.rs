@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
-use crate::support::gateway::Gateway;
+use crate::support::config::mcp;
+use crate::support::gateway::{Gateway, Setup, local};
 use crate::support::mcp_client::{ACCEPT, answer_of, each, text_of};
 use crate::support::mcp_server::{Act, McpServer, Offers, Seen, begin_events, event, json_reply};
 use crate::support::modern_client::{
@@ -14,6 +14,7 @@ use crate::support::modern_client::{
 };
 use crate::support::upstream::reply;
 use crate::support::wire::{Peer, request};
+use crate::support::{eventually, free_port};
 use crate::{gateway, notes};
 
 /// A server of 2026-07-28 alone; its script sees every request first.
@@ -78,7 +79,8 @@ fn asking_server(name: &str, questions: Vec<Value>) -> McpServer {
         let token = seen.message["params"]["_meta"]["progressToken"].clone();
         Act::Own(Box::new(move |peer| {
             told.lock().expect("no panic in between").clear();
-            peer.send(begin_events());
+            // This side closes at its end: the connection must not be taken for a kept one.
+            peer.send(begin_events().replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"));
             questions.iter().for_each(|question| peer.send(event(question)));
             let answers = || {
                 let told = told.lock().expect("no panic in between");
@@ -333,7 +335,12 @@ fn a_target_with_sessions_serves_requests_without() {
     assert_eq!(capabilities[1], client.capabilities, "the client's own capabilities are told");
     let ended = gateway.terminate();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert_eq!(server.seen().iter().filter(|seen| seen.verb == "DELETE").count(), 4, "all sessions are ended");
+    let mut deleted: Vec<_> =
+        server.seen().into_iter().filter(|seen| seen.verb == "DELETE").filter_map(|seen| seen.session).collect();
+    deleted.sort();
+    // A connection that breaks as the process ends has its request sent once more.
+    deleted.dedup();
+    assert_eq!(deleted, ["old-1", "old-2", "old-3", "old-4"], "all sessions are ended");
 }
 
 #[test]
@@ -524,4 +531,100 @@ fn a_target_that_is_down_is_told_to_the_model() {
     assert_eq!(error["code"], -32603);
     let response = client.post("tools/list", json!({}));
     assert_eq!(answer_of(&response)["error"]["code"], -32603);
+}
+
+/// Four shards: questions come from whichever the first request reached, and answers reach whichever they like.
+#[test]
+fn retries_find_the_shard_that_waits() {
+    let server = asking_server("old", vec![elicitation(5, "name?")]);
+    let port = free_port();
+    let config = mcp(port, json!({ "targets": [server.target("old")] })).to_string();
+    let gateway = Setup::new(&config).args(&["--shards", "4"]).start();
+    let client = ModernClient::new(local(port));
+    let mut busy = Peer::connect(local(port));
+    for round in 0..24 {
+        let params = json!({ "name": "ask", "arguments": { "round": round } });
+        let asked = client.result("tools/call", params.clone());
+        let key = asked["inputRequests"].as_object().expect("requests").keys().next().expect("one").clone();
+        let mut retry = params;
+        retry["requestState"] = asked["requestState"].clone();
+        retry["inputResponses"] = json!({ key: { "action": "accept", "content": { "round": round } } });
+        // In turn over a connection that has served others, and over new ones.
+        let message = client.message(&json!("again"), "tools/call", retry);
+        let response = match round % 2 {
+            0 => client.post_on(&mut busy, &message),
+            _ => client.post_on(&mut Peer::connect(local(port)), &message),
+        };
+        let answer = answer_of(&response);
+        assert_eq!(answer["id"], "again", "{answer}");
+        let told: Value = serde_json::from_str(&text_of(&answer["result"])).expect("the answers");
+        assert_eq!(told, json!([{ "action": "accept", "content": { "round": round } }]));
+    }
+    assert!(gateway.metric("agentlane_requests_forwarded_total", "") > 0.0, "some had to travel");
+    nothing_waits(&gateway);
+}
+
+/// A client that leaves while its retry is served by another shard is noticed there.
+#[test]
+fn a_client_that_leaves_a_forwarded_retry_cancels() {
+    let server = McpServer::scripted("old", |seen| match (seen.tool(), seen.message["id"].clone()) {
+        ("ask", id) => Act::Own(Box::new(move |peer| {
+            peer.send(begin_events());
+            peer.send(event(&elicitation(5, &id.to_string())));
+            let _ = peer.rest();
+        })),
+        _ => Act::Well,
+    });
+    let port = free_port();
+    let config = mcp(port, json!({ "targets": [server.target("old")] })).to_string();
+    let gateway = Setup::new(&config).args(&["--shards", "4"]).start();
+    let client = ModernClient::new(local(port));
+    let mut left = 0;
+    while gateway.metric("agentlane_requests_forwarded_total", "") < 1.0 {
+        let params = json!({ "name": "ask" });
+        let asked = client.result("tools/call", params.clone());
+        let key = asked["inputRequests"].as_object().expect("requests").keys().next().expect("one").clone();
+        let mut retry = params;
+        retry["requestState"] = asked["requestState"].clone();
+        retry["inputResponses"] = json!({ key: { "action": "decline" } });
+        let answers = || server.seen().iter().filter(|seen| seen.message["result"]["action"] == "decline").count();
+        let mut peer = Peer::connect(local(port));
+        client.send_on(&mut peer, &client.message(&json!(2), "tools/call", retry));
+        eventually("the target is answered", || answers() == left + 1);
+        drop(peer);
+        left += 1;
+        eventually("the call is cancelled", || server.count("notifications/cancelled") == left);
+        assert!(left < 100, "the kernel leaves a shard out");
+    }
+    eventually("no session is left", || gateway.metric("agentlane_mcp_leases", "") == 0.0);
+}
+
+#[test]
+fn lists_prompts_and_completion_of_a_federation_go_through_sessions() {
+    let offers = |name: &str| Offers {
+        prompts: vec![json!({ "name": name })],
+        resources: vec![json!({ "uri": format!("{name}:x"), "name": name })],
+        ..Offers::tools(&["echo"])
+    };
+    let script = |seen: &Seen| match seen.method() {
+        "prompts/get" => Act::Result(json!({ "messages": [], "description": seen.tool() })),
+        "completion/complete" => Act::Result(json!({ "completion": { "values": ["v"] } })),
+        _ => Act::Well,
+    };
+    let (a, b) = (McpServer::offering("a", offers("a"), script), McpServer::offering("b", offers("b"), script));
+    let (_gateway, address) = gateway(json!({ "targets": [a.target("a"), b.target("b")], "pageSize": 1 }));
+    let client = ModernClient::new(address);
+    let first = client.result("prompts/list", json!({}));
+    assert_eq!(each(&first["prompts"], "name"), ["a__a"]);
+    let second = client.result("prompts/list", json!({ "cursor": first["nextCursor"] }));
+    assert_eq!((each(&second["prompts"], "name"), &second["cacheScope"]), (vec!["b__b"], &first["cacheScope"]));
+    assert_eq!(client.error("prompts/list", json!({ "cursor": "x" })).1["code"], -32602);
+    let got = client.result("prompts/get", json!({ "name": "b__b" }));
+    assert_eq!((&got["description"], &got["resultType"]), (&json!("b"), &json!("complete")));
+    let read = client.result("resources/read", json!({ "uri": "b:x" }));
+    assert_eq!(read["contents"][0]["text"], "b has b:x");
+    let params = json!({ "ref": { "type": "ref/prompt", "name": "a__a" }, "argument": { "name": "x", "value": "" } });
+    assert_eq!(client.result("completion/complete", params)["resultType"], "complete");
+    assert_eq!(client.error("resources/read", json!({ "uri": "nobody:x" })).1["code"], -32602);
+    assert_eq!(client.error("tasks/get", json!({ "taskId": "t" })).0, 404);
 }

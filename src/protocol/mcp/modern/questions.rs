@@ -172,13 +172,17 @@ pub fn input_required(id: &[u8], asked: &[Asked], state: &str, server_info: &[u8
     error::result_response(id, &result)
 }
 
-/// The client's answer under a key: `None` when it is missing, an error when it is no object.
-pub fn response(body: &[u8], responses: Option<Range32>, key: &str) -> Result<Option<Range32>, ()> {
+/// An input response that is no result of anything.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoObject;
+
+/// The client's answer under a key: `None` when it is missing.
+pub fn response(body: &[u8], responses: Option<Range32>, key: &str) -> Result<Option<Range32>, NoObject> {
     let Some(responses) = responses else { return Ok(None) };
     match json::get(body, responses, key) {
         Ok(Some(value)) if json::kind_of(body, value) == Some(ValueKind::Object) => Ok(Some(value)),
         Ok(None) => Ok(None),
-        Ok(Some(_)) | Err(_) => Err(()),
+        Ok(Some(_)) | Err(_) => Err(NoObject),
     }
 }
 
@@ -266,7 +270,7 @@ mod tests {
         let answer: Value = serde_json::from_slice(&asked[0].answer(answer.of(body).unwrap()).unwrap()).unwrap();
         assert_eq!(answer, json!({ "jsonrpc": "2.0", "id": 7, "result": { "roots": [] } }));
         assert_eq!(response(body, root, "missing"), Ok(None));
-        assert_eq!(response(body, root, "other"), Err(()));
+        assert_eq!(response(body, root, "other"), Err(NoObject));
         let cancelled: Value = serde_json::from_slice(&asked[1].unanswered().unwrap()).unwrap();
         assert_eq!(cancelled["result"], json!({ "action": "cancel" }));
         let failed: Value = serde_json::from_slice(&asked[0].unanswered().unwrap()).unwrap();

@@ -14,7 +14,7 @@ use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::method::LogLevel;
 use crate::protocol::mcp::modern::answer::Answer;
-use crate::protocol::mcp::modern::questions::{self, Asked};
+use crate::protocol::mcp::modern::questions::{self, Asked, NoObject};
 use crate::protocol::mcp::modern::request::{Digest, Refusal, digest};
 use crate::protocol::mcp::modern::state;
 use crate::shard::Shard;
@@ -161,13 +161,13 @@ fn claim(request: &Request<'_>, parked: state::Parked) -> Result<Waiting, Fault>
 
 impl Waiting {
     /// Hands the client's answers to the target, and keeps what has none. Nothing is done when one of them is no answer.
-    fn answer(&mut self, request: &Request<'_>) -> Result<(), ()> {
+    fn answer(&mut self, request: &Request<'_>) -> Result<(), NoObject> {
         let responses = request.envelope.input_responses;
         let found: Vec<_> = self
             .asked
             .iter()
             .map(|one| questions::response(&request.body, responses, &one.key))
-            .collect::<Result<_, ()>>()?;
+            .collect::<Result<_, NoObject>>()?;
         let lease = self.call.lease().clone();
         for (one, found) in std::mem::take(&mut self.asked).into_iter().zip(found) {
             match found {

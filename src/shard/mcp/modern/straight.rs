@@ -40,6 +40,7 @@ pub enum Upstream {
 }
 
 /// What came from the target.
+#[allow(clippy::large_enum_variant, reason = "one per request, on its task")]
 enum Got {
     /// One document, not read yet, in which nothing must change.
     Stream(Box<HttpAnswer>),

@@ -34,6 +34,8 @@ pub struct Conversation {
     running: Cell<usize>,
     /// One of the two before has changed.
     settled: Notify,
+    /// Whose turn it is among what can be said.
+    other_first: Cell<bool>,
 }
 
 /// A message that nothing can be made of.
@@ -66,6 +68,7 @@ impl Conversation {
             opening: Cell::new(false),
             running: Cell::new(0),
             settled: Notify::new(),
+            other_first: Cell::new(false),
         })
     }
 
@@ -221,35 +224,40 @@ impl Conversation {
     /// The next message for the client; `None` at the end. May be dropped while it waits.
     pub async fn next(&self) -> Option<Bytes> {
         loop {
-            if let Some(message) = self.outbox.pop() {
-                return Some(message);
+            // In turn, so that neither keeps the other from being heard.
+            let other_first = self.other_first.replace(!self.other_first.get());
+            let message = match other_first {
+                true => self.unrelated().or_else(|| self.outbox.pop()),
+                false => self.outbox.pop().or_else(|| self.unrelated()),
+            };
+            if message.is_some() {
+                return message;
             }
             if self.outbox.is_closed() {
                 return None;
             }
-            let session = self.session.borrow().clone();
-            let Some((session, claim)) = session else {
-                self.outbox.changed.notified().await;
-                continue;
-            };
-            if session.ended.get() || session.hung_up.get() {
-                return None;
-            }
-            let next = session.streams.borrow_mut().next(claim);
-            match next {
-                Next::Event(_, message) => {
-                    // A follower may wait for us.
-                    session.changed.notify_all();
-                    return Some(message);
-                }
-                Next::End | Next::Gone => return None,
-                Next::Wait => {
-                    let said = std::pin::pin!(self.outbox.changed.notified());
+            let said = std::pin::pin!(self.outbox.changed.notified());
+            match self.session() {
+                None => said.await,
+                Some(session) if session.ended.get() => return None,
+                // The gateway goes down, and nothing is under way.
+                Some(session) if session.hung_up.get() && self.running.get() == 0 => return None,
+                Some(session) => {
                     let changed = std::pin::pin!(session.changed.notified());
                     runtime::race(said, changed).await;
                 }
             }
         }
+    }
+
+    /// What a target said because of nothing that the client asked.
+    fn unrelated(&self) -> Option<Bytes> {
+        let (session, claim) = self.session.borrow().clone()?;
+        let next = session.streams.borrow_mut().next(claim);
+        let Next::Event(_, message) = next else { return None };
+        // A follower may wait for us.
+        session.changed.notify_all();
+        Some(message)
     }
 
     /// Answers a message that nothing can be made of.

@@ -110,6 +110,7 @@ pub async fn message(
     responder: &mut Responder<'_>,
     record: &mut Record,
 ) {
+    record.mcp_method = Some("message");
     record.session = conversation.session().map(|session| session.serial);
     match conversation.take(context, body).await {
         Ok(()) => drop(responder.accepted().await),

@@ -5,6 +5,7 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -12,7 +13,8 @@ use support::PATIENCE;
 use support::config::mcp;
 use support::gateway::{BINARY, Gateway, local, run};
 use support::mcp_client::{each, message, text_of};
-use support::mcp_server::{Act, McpServer, begin_events, event};
+use support::mcp_server::{Act, McpServer, Offers, begin_events, event};
+use support::modern_client::ModernClient;
 use support::modern_server::ModernServer;
 use support::sse_server::SseServer;
 use support::{eventually, free_port};
@@ -190,6 +192,127 @@ fn a_remote_without_sessions() {
     let mut client = Client::start(&["--protocol", "legacy", &url]);
     assert_eq!(client.ask(0, "initialize", initialize_params("2025-06-18"))["error"]["code"], -32603);
     assert!(server.of("initialize").len() > tried);
+}
+
+/// A request of 2026-07-28, of a client that can do everything.
+fn modern(id: u64, method: &str, params: Value) -> String {
+    let anywhere = local(1);
+    ModernClient::new(anywhere).message(&json!(id), method, params).to_string()
+}
+
+#[test]
+fn a_client_of_2026_07_28_before_a_remote_of_its_revision() {
+    let tool = json!({ "name": "echo", "inputSchema": { "type": "object", "properties": {
+        "region": { "type": "string", "x-mcp-header": "Region" },
+    } } });
+    let offers = Offers { tools: vec![tool], ..Offers::default() };
+    let server = ModernServer::offering("new", offers, |seen| match seen.tool() {
+        "steps" => {
+            let token = &seen.message["params"]["_meta"]["progressToken"];
+            let params = json!({ "progressToken": token, "progress": 1 });
+            let progress = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params });
+            let mut result = said("done");
+            result["resultType"] = "complete".into();
+            Act::Events(vec![progress, json!({ "jsonrpc": "2.0", "id": seen.id(), "result": result })])
+        }
+        "forever" => Act::Own(Box::new(|peer| {
+            peer.send(begin_events());
+            assert_eq!(peer.rest().as_deref(), Some(&[][..]), "the client closes it");
+        })),
+        _ => Act::Well,
+    });
+    let mut client = Client::start(&[&format!("http://{}/mcp", server.address)]);
+    let ask = |client: &mut Client, id: u64, method: &str, params: Value| {
+        client.say(&modern(id, method, params));
+        let answer = client.message();
+        assert_eq!(answer["id"], id, "{answer}");
+        answer["result"].clone()
+    };
+    let found = ask(&mut client, 1, "server/discover", json!({}));
+    assert_eq!(found["supportedVersions"], json!(["2026-07-28"]), "{found}");
+    let list = ask(&mut client, 2, "tools/list", json!({}));
+    assert_eq!(each(&list["tools"], "name"), ["echo"], "{list}");
+    let arguments = json!({ "region": "zażółć" });
+    let called = ask(&mut client, 3, "tools/call", json!({ "name": "echo", "arguments": arguments }));
+    assert_eq!(text_of(&called), format!("new: echo {arguments}"));
+    let call = server.of("tools/call").pop().expect("a call");
+    let header = |name: &str| call.request.head.get(name).map(str::to_owned);
+    assert_eq!((header("mcp-method").as_deref(), header("mcp-name").as_deref()), (Some("tools/call"), Some("echo")));
+    assert_eq!(header("mcp-param-region").as_deref(), Some("=?base64?emHFvMOzxYLEhw==?="), "known from the list");
+    assert_eq!(call.session, None);
+
+    let params = json!({ "name": "steps", "arguments": {}, "_meta": { "progressToken": "mine" } });
+    client.say(&modern(4, "tools/call", params));
+    assert_eq!(client.message()["params"]["progressToken"], "mine");
+    assert_eq!(client.message()["id"], 4);
+
+    client.say(&modern(5, "tools/call", json!({ "name": "forever", "arguments": {} })));
+    server.await_seen("the call", |seen| seen.tool() == "forever");
+    client.tell(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 5 } }));
+    let unknown = ModernClient::new(local(1)).message(&json!(6), "no/such", json!({}));
+    client.tell(&unknown);
+    let answer = client.message();
+    assert_eq!(
+        (&answer["id"], &answer["error"]["code"]),
+        (&json!(6), &json!(-32601)),
+        "and nothing of the cancelled one"
+    );
+    assert_eq!(client.end(), (Some(0), vec![]));
+}
+
+/// A server with sessions whose tool `ask` asks the user for a colour and says it.
+fn asking() -> McpServer {
+    let told = Arc::new(Mutex::new(None::<Value>));
+    McpServer::offering("web", Offers::tools(&["ask", "echo"]), move |seen| {
+        if seen.message.get("method").is_none() && seen.verb == "POST" {
+            *told.lock().expect("no panic in between") = Some(seen.message["result"]["content"].clone());
+            return Act::Well;
+        }
+        if seen.tool() != "ask" {
+            return Act::Well;
+        }
+        let (id, told) = (seen.id().clone(), told.clone());
+        Act::Own(Box::new(move |peer| {
+            let params = json!({ "message": "colour?", "requestedSchema": { "type": "object", "properties": {} } });
+            let ask = json!({ "jsonrpc": "2.0", "id": "ask", "method": "elicitation/create", "params": params });
+            peer.send(begin_events() + &event(&ask));
+            let mut answer = None;
+            eventually("the answer", || {
+                answer = told.lock().expect("no panic in between").take();
+                answer.is_some()
+            });
+            let answer = said(&answer.expect("there").to_string());
+            peer.send(event(&json!({ "jsonrpc": "2.0", "id": id, "result": answer })) + "0\r\n\r\n");
+        }))
+    })
+}
+
+#[test]
+fn a_client_of_2026_07_28_before_a_remote_with_sessions() {
+    let server = asking();
+    let mut client = Client::start(&[&url(&server)]);
+    client.say(&modern(1, "tools/list", json!({})));
+    let list = client.message();
+    assert_eq!(each(&list["result"]["tools"], "name"), ["ask", "echo"], "{list}");
+    client.say(&modern(2, "tools/call", json!({ "name": "echo", "arguments": {} })));
+    assert_eq!(text_of(&client.message()["result"]), "web: echo {}");
+    let ask = json!({ "name": "ask", "arguments": {} });
+    client.say(&modern(4, "tools/call", ask.clone()));
+    let asked = client.message()["result"].clone();
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    let key =
+        asked["inputRequests"].as_object().and_then(|requests| requests.keys().next()).expect("a question").clone();
+    let mut retry = ask;
+    retry["requestState"] = asked["requestState"].clone();
+    retry["inputResponses"] = json!({ key: { "action": "accept", "content": { "colour": "red" } } });
+    client.say(&modern(5, "tools/call", retry));
+    let answered = client.message();
+    assert_eq!((&answered["id"], text_of(&answered["result"]).as_str()), (&json!(5), "{\"colour\":\"red\"}"));
+    client.say(&message(3, "tools/list", json!({})));
+    assert_eq!(client.message()["error"]["code"], -32600, "without an envelope and without a session");
+    assert_eq!(client.end().0, Some(0));
+    let ended = server.seen().iter().filter(|seen| seen.verb == "DELETE").count();
+    assert_eq!((ended, server.sessions() > 0), (server.sessions(), true), "what was opened for it is ended");
 }
 
 #[test]

@@ -265,7 +265,7 @@ impl Shard {
     }
 
     /// The clients' sessions and the gateway's own.
-    fn all_sessions(&self) -> Vec<Rc<Session>> {
+    pub fn all_sessions(&self) -> Vec<Rc<Session>> {
         self.sessions.borrow().iter().chain(self.internal.borrow().values()).cloned().collect()
     }
 

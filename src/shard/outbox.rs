@@ -51,6 +51,13 @@ impl Outbox {
         self.room.notify_all();
     }
 
+    /// Resolves when it takes no more. May be dropped.
+    pub async fn closed(&self) {
+        while !self.closed.get() {
+            self.changed.notified().await;
+        }
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed.get()
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use agentlane_link::server::{ConnError, Connection};
 use agentlane_runtime::channel::Sender;
-use agentlane_runtime::local;
+use agentlane_runtime::local::{self, Event};
 use agentlane_wire::h1::{Framing, HeadWriter};
 use agentlane_wire::json;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -42,7 +42,10 @@ enum Out<'a> {
         response: Option<Bytes>,
     },
     /// Whole messages, whatever they are.
-    Outbox(Rc<Outbox>),
+    Outbox {
+        outbox: Rc<Outbox>,
+        cancelled: Event,
+    },
     /// Every message by itself, to a task that translates them.
     Bridge(local::Sender<Bytes>),
 }
@@ -65,9 +68,9 @@ impl<'a> Responder<'a> {
         Self::new(Out::Collect { session, response: None }, HeaderEdits::default())
     }
 
-    /// For a client that gets all its messages one way.
-    pub fn outbox(outbox: Rc<Outbox>) -> Self {
-        Self::new(Out::Outbox(outbox), HeaderEdits::default())
+    /// For a client that gets all its messages one way; `cancelled`: nothing more of this request.
+    pub fn outbox(outbox: Rc<Outbox>, cancelled: Event) -> Self {
+        Self::new(Out::Outbox { outbox, cancelled }, HeaderEdits::default())
     }
 
     /// For a call that another task made and reads the messages of.
@@ -161,8 +164,8 @@ impl<'a> Responder<'a> {
     pub async fn whole(&mut self, status: u16, content_type: Option<&'static [u8]>, body: Bytes) -> Result<(), Gone> {
         self.note(status);
         self.bytes_out += body.len() as u64;
-        if let Out::Outbox(outbox) = &self.out {
-            let outcome = if body.is_empty() { Ok(()) } else { outbox.push(body).await.map_err(drop) };
+        if let Out::Outbox { outbox, cancelled } = &self.out {
+            let outcome = if body.is_empty() { Ok(()) } else { say(outbox, cancelled, body).await };
             return self.noted(outcome);
         }
         let headers = self.headers(content_type);
@@ -179,7 +182,7 @@ impl<'a> Responder<'a> {
                 }
                 Ok(())
             }
-            Out::Outbox(_) => Ok(()),
+            Out::Outbox { .. } => Ok(()),
             Out::Bridge(_) if body.is_empty() => Ok(()),
             Out::Bridge(messages) => messages.send(body).await.map_err(drop),
         };
@@ -209,7 +212,7 @@ impl<'a> Responder<'a> {
                 self.gone |= begun.is_err();
             }
             Out::Mesh(reply) => self.gone |= reply.try_send(ReplyPart::Head { status, headers, length }).is_err(),
-            Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => {}
+            Out::Collect { .. } | Out::Outbox { .. } | Out::Bridge(_) => {}
         }
     }
 
@@ -222,7 +225,7 @@ impl<'a> Responder<'a> {
         let outcome = match &mut self.out {
             Out::Connection(connection) => connection.write_chunk([data].into_iter().collect()).await.map_err(drop),
             Out::Mesh(reply) => reply.send(ReplyPart::Data(data)).await.map_err(drop),
-            Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => Ok(()),
+            Out::Collect { .. } | Out::Outbox { .. } | Out::Bridge(_) => Ok(()),
         };
         self.noted(outcome)
     }
@@ -235,7 +238,7 @@ impl<'a> Responder<'a> {
         let outcome = match &mut self.out {
             Out::Connection(connection) => connection.finish().await.map_err(drop),
             Out::Mesh(reply) => reply.send(ReplyPart::End).await.map_err(drop),
-            Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => Ok(()),
+            Out::Collect { .. } | Out::Outbox { .. } | Out::Bridge(_) => Ok(()),
         };
         self.noted(outcome)
     }
@@ -292,8 +295,8 @@ impl<'a> Responder<'a> {
             }
             return Ok(());
         }
-        if let Out::Outbox(outbox) = &self.out {
-            let outcome = outbox.push(message.clone()).await.map_err(drop);
+        if let Out::Outbox { outbox, cancelled } = &self.out {
+            let outcome = say(outbox, cancelled, message.clone()).await;
             return self.noted(outcome);
         }
         self.scratch.clear();
@@ -362,7 +365,11 @@ impl<'a> Responder<'a> {
                     agentlane_runtime::sleep(MESH_WATCH_EVERY).await;
                 }
             }
-            Out::Collect { .. } | Out::Outbox(_) | Out::Bridge(_) => std::future::pending().await,
+            Out::Collect { .. } | Out::Bridge(_) => std::future::pending().await,
+            Out::Outbox { outbox, cancelled } => {
+                let (closed, cancelled) = (std::pin::pin!(outbox.closed()), std::pin::pin!(cancelled.wait()));
+                agentlane_runtime::race(closed, cancelled).await;
+            }
         }
     }
 
@@ -396,6 +403,14 @@ impl<'a> Responder<'a> {
             headers.push((Bytes::from_static(b"mcp-session-id"), session));
         }
         headers
+    }
+}
+
+/// Says a message, unless the request was cancelled.
+async fn say(outbox: &Outbox, cancelled: &Event, message: Bytes) -> Result<(), ()> {
+    match cancelled.is_set() {
+        true => Err(()),
+        false => outbox.push(message).await.map_err(drop),
     }
 }
 

@@ -5,16 +5,18 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use agentlane_runtime as runtime;
-use agentlane_runtime::local::Notify;
+use agentlane_runtime::local::{Event, Notify};
 use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::Bytes;
 
-use super::{Incoming, close, mcp_fault, method_of, open, scan_fault};
+use super::sessionless::{self, Sessionless};
+use super::{Incoming, close, mcp_fault, method_of, open, scan_fault, upstream};
 use crate::fault::{Fault, Kind};
 use crate::limits::SESSION_IN_FLIGHT_MAX;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::streams::{Claim, Next, STANDALONE};
+use crate::request::HeaderEdits;
 use crate::session::Session;
 use crate::shard::outbox::Outbox;
 use crate::shard::record::Record;
@@ -34,6 +36,8 @@ pub struct Conversation {
     running: Cell<usize>,
     /// One of the two before has changed.
     settled: Notify,
+    /// Where 2026-07-28 is spoken as well.
+    sessionless: Option<Sessionless>,
     /// Whose turn it is among what can be said.
     other_first: Cell<bool>,
 }
@@ -61,15 +65,25 @@ pub struct Context<'a> {
 
 impl Conversation {
     pub fn new(backend: &BackendState) -> Rc<Self> {
-        Rc::new(Conversation {
+        Rc::new(Conversation::of(backend, None))
+    }
+
+    /// One whose client may as well speak 2026-07-28, until it has a session.
+    pub fn of_any_era(backend: &BackendState) -> Rc<Self> {
+        Rc::new(Conversation::of(backend, Some(Sessionless::default())))
+    }
+
+    fn of(backend: &BackendState, sessionless: Option<Sessionless>) -> Self {
+        Conversation {
             backend: Rc::from(backend.config.key.as_str()),
             outbox: Rc::default(),
             session: RefCell::default(),
             opening: Cell::new(false),
             running: Cell::new(0),
             settled: Notify::new(),
+            sessionless,
             other_first: Cell::new(false),
-        })
+        }
     }
 
     pub fn belongs_to(&self, backend: &BackendState) -> bool {
@@ -104,8 +118,13 @@ impl Conversation {
                 self.request(context, id.unwrap_or_default(), body, &envelope).await;
                 Ok(())
             }
-            // Before a session there is nothing that they could be about.
-            _ if self.session.borrow().is_none() => Ok(()),
+            // Before a session there is nothing else that they could be about.
+            _ if self.session.borrow().is_none() => {
+                if let Some(sessionless) = &self.sessionless {
+                    sessionless.notification(&body, &envelope);
+                }
+                Ok(())
+            }
             _ => {
                 self.serve(&context, body).await;
                 Ok(())
@@ -116,14 +135,18 @@ impl Conversation {
     async fn request(self: &Rc<Self>, context: Context<'_>, id: Bytes, body: Bytes, envelope: &Envelope) {
         let method = method_of(&body, envelope);
         let begun = self.has_begun();
+        let is_sessionless = !begun && self.sessionless.is_some() && envelope.meta_protocol_version.is_some();
         let answer = match method {
+            Some(method) if is_sessionless && self.running.get() < SESSION_IN_FLIGHT_MAX => {
+                return self.serve_sessionless(context, method, id, body, envelope).await;
+            }
             Some(Method::Initialize) if !begun => return self.initialize(context, id, body, *envelope),
             Some(Method::Initialize) => {
                 let fault = Fault::new(Kind::AlreadyInitialized, "the session is initialized");
                 error::fault_response(Some(&id), &fault)
             }
             Some(Method::Ping) => error::result_response(&id, b"{}"),
-            _ if self.session.borrow().is_none() => {
+            _ if self.session.borrow().is_none() && !is_sessionless => {
                 let fault = Fault::new(Kind::SessionMissing, "initialize comes first");
                 error::fault_response(Some(&id), &fault)
             }
@@ -167,9 +190,46 @@ impl Conversation {
         let session = self.session();
         let incoming = Incoming { shard, backend, session, headers: &headers, passed_on, prefers_events: false };
         let mut record = Record::new();
-        let mut responder = Responder::outbox(self.outbox.clone());
+        let mut responder = Responder::outbox(self.outbox.clone(), Event::new());
         super::post(incoming, body, &mut responder, &mut record).await;
         shard.metrics.mcp(&record);
+    }
+
+    /// Serves a request of 2026-07-28 as a task.
+    async fn serve_sessionless(
+        self: &Rc<Self>,
+        context: Context<'_>,
+        method: Method,
+        id: Bytes,
+        body: Bytes,
+        envelope: &Envelope,
+    ) {
+        let head = sessionless::head_of(context.backend, method, &body, envelope);
+        let (Some(head), Some(sessionless)) = (head, &self.sessionless) else {
+            let fault = Fault::new(Kind::InvalidParams, "what goes into headers is too long");
+            let _ = self.outbox.push(error::fault_response(Some(&id), &fault)).await;
+            return;
+        };
+        let cancelled = sessionless.begin(&id);
+        let this = self.clone();
+        let (shard, backend) = (context.shard.clone(), context.backend.clone());
+        this.running.set(this.running.get() + 1);
+        runtime::spawn(async move {
+            let (shard, backend) = (&shard, &backend);
+            let passed_on = upstream::passed_on(&head.headers, &HeaderEdits::default());
+            let headers = &head.headers;
+            let incoming =
+                Incoming { shard, backend, session: None, headers, passed_on: &passed_on, prefers_events: false };
+            let mut record = Record::new();
+            let mut responder = Responder::outbox(this.outbox.clone(), cancelled);
+            super::post(incoming, body, &mut responder, &mut record).await;
+            shard.metrics.mcp(&record);
+            if let Some(sessionless) = &this.sessionless {
+                sessionless.end(&id);
+            }
+            this.running.set(this.running.get() - 1);
+            this.settled.notify_all();
+        });
     }
 
     fn initialize(self: &Rc<Self>, context: Context<'_>, id: Bytes, body: Bytes, envelope: Envelope) {

@@ -17,6 +17,7 @@ pub mod old_front;
 pub mod open;
 pub mod relay;
 pub mod routing;
+mod sessionless;
 pub mod sse;
 pub mod stdio_front;
 pub mod upstream;

@@ -10,7 +10,9 @@ use agentlane_runtime::local::Event;
 use agentlane_runtime::{Either, race};
 use bytes::Bytes;
 
+use super::close;
 use super::conversation::{Context, Conversation};
+use super::modern::park;
 use crate::fault::{Fault, Kind};
 use crate::limits::CONNECT_END_GRACE;
 use crate::mesh::LocalClient;
@@ -19,7 +21,7 @@ use crate::shard::Shard;
 /// Serves a client to its end.
 pub async fn serve(shard: Rc<Shard>, client: LocalClient) {
     let Some(backend) = shard.mcp_backend(&client.backend) else { return };
-    let conversation = Conversation::new(&backend);
+    let conversation = Conversation::of_any_era(&backend);
     let written = Rc::new(Event::new());
     runtime::spawn(write(conversation.clone(), client.outgoing.clone(), written.clone()));
     let ended_itself = read(&shard, &client, &conversation, &written).await;
@@ -28,6 +30,10 @@ pub async fn serve(shard: Rc<Shard>, client: LocalClient) {
         let _ = runtime::timeout(CONNECT_END_GRACE, conversation.idle()).await;
     }
     conversation.finish(&shard).await;
+    // And what was opened on behalf of a client without sessions.
+    park::end_all(&shard);
+    let sessions = shard.all_sessions();
+    runtime::join_all(sessions.iter().map(|session| close::end_and_wait(&shard, session))).await;
     written.wait().await;
 }
 

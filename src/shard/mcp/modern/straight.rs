@@ -1,7 +1,7 @@
 //! A request of a client of 2026-07-28 at a target of the same revision: no session, and nothing changed but names, what
 //! they are mirrored in, and the target's `requestState`, which is sealed for the caller on its way out.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::os::fd::RawFd;
 use std::pin::pin;
@@ -17,12 +17,13 @@ use super::{Request, Route, no_answer};
 use crate::backend::mcp::{Target, TargetKind};
 use crate::fault::Fault;
 use crate::limits::{KEEP_ALIVE_EVERY, UPSTREAM_MESSAGE_BYTES_MAX, WATCH_AFTER};
-use crate::protocol::mcp::method::Method;
+use crate::protocol::mcp::method::{ListKind, Method};
 use crate::protocol::mcp::modern::UNSUPPORTED_VERSION;
 use crate::protocol::mcp::modern::answer::{self, Answer as Answered};
 use crate::protocol::mcp::modern::headers::put_mirrored;
 use crate::protocol::mcp::modern::request::Refusal;
 use crate::protocol::mcp::modern::state;
+use crate::protocol::mcp::modern::tools::Tools;
 use crate::shard::mcp::era::ModernTarget;
 use crate::shard::mcp::upstream::{self, Answer};
 use crate::shard::mcp::{SCAN_LIMITS, mcp_fault, relay, routing};
@@ -63,9 +64,10 @@ pub async fn call(
     responder: &mut Responder<'_>,
 ) -> Result<Upstream, Refusal> {
     let socket = Cell::new(None);
-    let exchange = exchange(request, target, modern, route, state, &socket);
+    let exchange = exchange(request, target, modern, route, state, &socket, responder.is_direct());
     let Some(got) = watched(exchange, &socket, responder).await else { return Ok(Upstream::Served) };
-    let relayed = Relayed { request, target, route };
+    let tools = (!responder.is_direct()).then_some(&*modern.tools);
+    let relayed = Relayed { request, target, route, tools };
     match got? {
         Got::Stream(mut http) => {
             let outcome = relay::pass(&mut http, responder).await;
@@ -73,6 +75,7 @@ pub async fn call(
             outcome?;
         }
         Got::Whole(body) => {
+            relayed.learn(&body);
             let body = relayed.outward(body, None);
             request.conclude(Answered::ok(body), responder).await;
         }
@@ -93,6 +96,7 @@ async fn exchange(
     route: &Route,
     state: Option<&str>,
     socket: &Cell<Option<RawFd>>,
+    is_direct: bool,
 ) -> Result<Got, Fault> {
     let TargetKind::Http(target) = &target.kind else { return Err(mcp_fault::internal("leg of another kind")) };
     let (head, body) = outgoing(request, modern, route, state)?;
@@ -103,7 +107,9 @@ async fn exchange(
         .upstream_exchange_on(&target.endpoint, HttpMethod::Post, head, body, repeatable, deadline, Some(socket))
         .await?;
     match Answer::of(http, deadline).await {
-        Ok(Answer::Json(http)) if !may_ask(request.method) && route.outward_uri.is_none() => Ok(Got::Stream(http)),
+        Ok(Answer::Json(http)) if is_direct && !may_ask(request.method) && route.outward_uri.is_none() => {
+            Ok(Got::Stream(http))
+        }
         Ok(Answer::Json(mut http)) => {
             let body = http.read_all(UPSTREAM_MESSAGE_BYTES_MAX).await;
             socket.set(None);
@@ -205,9 +211,20 @@ struct Relayed<'r, 'a> {
     request: &'r Request<'a>,
     target: &'r Target,
     route: &'r Route,
+    /// Of a client that writes no headers: what will have to go into them.
+    tools: Option<&'r RefCell<Tools>>,
 }
 
 impl Relayed<'_, '_> {
+    /// Remembers which arguments of the listed tools go into headers.
+    fn learn(&self, message: &[u8]) {
+        let Some(tools) = self.tools.filter(|_| self.request.method == Method::List(ListKind::Tools)) else { return };
+        let result = json::scan(message, &SCAN_LIMITS).ok().and_then(|envelope| envelope.result);
+        if let Some(result) = result {
+            tools.borrow_mut().learn(message, result);
+        }
+    }
+
     /// The answer as the client shall see it.
     fn outward(&self, body: Bytes, envelope: Option<&Envelope>) -> Bytes {
         let body = match may_ask(self.request.method) && memchr::memmem::find(&body, b"input_required").is_some() {
@@ -250,6 +267,7 @@ impl Relayed<'_, '_> {
             let Ok(envelope) = json::scan(&message, &SCAN_LIMITS) else { continue };
             match envelope.kind {
                 MessageKind::Response | MessageKind::ErrorResponse => {
+                    self.learn(&message);
                     let body = self.outward(message, Some(&envelope));
                     socket.set(None);
                     self.request.conclude(Answered::ok(body), responder).await;

@@ -1,8 +1,9 @@
 // Conformance fixture on the TypeScript SDK v2: what fixture.json describes, in both eras.
 //
-//   fixture2.mjs [--port N] [--stdio] [--era both|modern|legacy]
+//   fixture2.mjs [--port N] [--stdio] [--era both|modern|legacy] [--newest REVISION]
 //
-// modern: answers nothing but 2026-07-28. legacy: knows no other revisions than those with `initialize`.
+// modern: answers nothing but 2026-07-28. legacy: knows no other revisions than those with `initialize`, none after
+// REVISION (2025-11-25).
 import { parseArgs } from 'node:util';
 import { NodeStreamableHTTPServerTransport, toNodeHandler, toWebRequest } from '@modelcontextprotocol/node';
 import {
@@ -21,7 +22,6 @@ import { advance, seal, unseal } from './dialog.mjs';
 import * as offer from './offer.mjs';
 import { listen, refuse, Sessions } from './streamable.mjs';
 
-const LEGACY = SUPPORTED_PROTOCOL_VERSIONS.filter((version) => version < '2026');
 const NOT_FOUND = { modern: -32602, legacy: -32002 };
 const CHANGED = { tools: 'tools_list_changed', prompts: 'prompts_list_changed' };
 const ANNOUNCE = { tools: 'sendToolListChanged', prompts: 'sendPromptListChanged' };
@@ -118,7 +118,11 @@ async function announce(event, send) {
   else if (send) await send();
 }
 
-const legacyServer = () => newServer({ era: 'legacy', supportedProtocolVersions: LEGACY });
+const legacyServer = () =>
+  newServer({
+    era: 'legacy',
+    supportedProtocolVersions: SUPPORTED_PROTOCOL_VERSIONS.filter((version) => version <= values.newest),
+  });
 
 function http(era, port) {
   const modern = toNodeHandler(createMcpHandler(newServer, { legacy: 'reject', bus }));
@@ -138,6 +142,7 @@ const { values } = parseArgs({
     port: { type: 'string', default: '0' },
     stdio: { type: 'boolean' },
     era: { type: 'string', default: 'both' },
+    newest: { type: 'string', default: '2025-11-25' },
   },
 });
 if (!values.stdio) http(values.era, Number(values.port));

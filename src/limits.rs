@@ -88,3 +88,13 @@ pub const LEASE_IDLE: Duration = Duration::from_secs(60);
 pub const COLLECT_TIME: Duration = Duration::from_millis(40);
 /// How long a request to a target of 2026-07-28 may take before it is watched whether its client is still there.
 pub const WATCH_AFTER: Duration = Duration::from_millis(100);
+/// Resources that one listen (2026-07-28) may name; one more is refused with invalid params.
+pub const LISTEN_URIS_MAX: usize = 256;
+/// Listens that one shard serves at once; one more is refused.
+pub const LISTENS_MAX: usize = 8_192;
+/// Listens of one caller on one shard, and of all callers without credentials together; one more is refused.
+pub const LISTENS_PER_CALLER_MAX: usize = 1_024;
+/// Resources subscribed to at one target for all listeners of one caller; one more is not granted.
+pub const SOURCE_URIS_MAX: usize = 4_096;
+/// Updated resources that one reader has yet to be told of; what comes above it is dropped and counted.
+pub const UPDATES_PENDING_MAX: usize = 1_024;

@@ -8,6 +8,7 @@ pub mod headers;
 pub mod input;
 pub mod questions;
 pub mod request;
+pub mod listen;
 pub mod results;
 pub mod state;
 pub mod tools;

@@ -92,6 +92,8 @@ pub const WATCH_AFTER: Duration = Duration::from_millis(100);
 pub const LISTEN_URIS_MAX: usize = 256;
 /// Listens that one shard serves at once; one more is refused.
 pub const LISTENS_MAX: usize = 8_192;
+/// Callers that one shard listens for at once, each with conversations of their own; one more is refused.
+pub const CIRCLES_MAX: usize = 4_096;
 /// Listens of one caller on one shard, and of all callers without credentials together; one more is refused.
 pub const LISTENS_PER_CALLER_MAX: usize = 1_024;
 /// Resources subscribed to at one target for all listeners of one caller; one more is not granted.

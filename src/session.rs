@@ -17,7 +17,9 @@ use bytes::Bytes;
 
 use crate::backend::mcp::Target;
 use crate::limits::SESSION_SERVER_REQUESTS_MAX;
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::modern::envelope::Client;
+use crate::protocol::mcp::modern::listen::{List, Lists};
 use crate::protocol::mcp::modern::tools::Tools;
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::streams::Streams;
@@ -31,6 +33,10 @@ pub struct Session {
     pub serial: u64,
     /// [`McpBackend::key`](crate::backend::mcp::McpBackend) of the endpoint that it was opened at.
     pub backend: Rc<str>,
+    /// Who opened it; `None` for a conversation of the gateway's own.
+    pub caller: Option<Caller>,
+    /// Targets that speak both are spoken to in 2026-07-28.
+    pub prefers_modern: Cell<bool>,
     pub revision: Revision,
     /// `params` of the client's `initialize`, as it was sent: what every target is told.
     pub initialize_params: Bytes,
@@ -125,6 +131,17 @@ pub struct Offers {
     pub subscribe: bool,
     pub completions: bool,
     pub logging: bool,
+    /// The lists whose changes it tells.
+    pub tells: Lists,
+}
+
+impl Offers {
+    /// The lists that it has.
+    pub fn lists(&self) -> Lists {
+        let lists = [(self.tools, List::Tools), (self.prompts, List::Prompts), (self.resources, List::Resources)];
+        let has = lists.into_iter().filter(|(offered, _)| *offered);
+        has.fold(Lists::NONE, |all, (_, list)| all.with(Lists::one(list)))
+    }
 }
 
 pub enum Transport {

@@ -73,6 +73,8 @@ pub struct Shard {
     pub leases: RefCell<mcp::modern::lease::Pool>,
     /// Requests of such clients that wait for input.
     pub parked: RefCell<mcp::modern::park::Parked>,
+    /// Who hears of the targets' changes.
+    pub hub: mcp::hub::Hub,
     pub metrics: Metrics,
     pub drain: Drain,
     active: RefCell<Rc<Active>>,
@@ -170,6 +172,7 @@ impl Shard {
             conversations: RefCell::default(),
             leases: RefCell::default(),
             parked: RefCell::default(),
+            hub: mcp::hub::Hub::default(),
             metrics: parts.metrics,
             drain: Drain::new(),
             backends: RefCell::new(backends),
@@ -225,6 +228,7 @@ impl Shard {
                 });
             }
             ToShard::Stop => {
+                self.hub.end_listens();
                 self.all_sessions().iter().for_each(|session| mcp::close::end(self, session));
                 if let Some(access) = self.access.borrow_mut().as_mut() {
                     access.flush();
@@ -254,6 +258,7 @@ impl Shard {
                 (Some(now), _) => mcp::close::relink(self, &session, &now.config),
             }
         }
+        mcp::hub::Hub::adopt(self);
         // Children of targets that are gone have nobody left to stop them.
         self.shared_children.borrow_mut().retain(|(backend, target), slot| {
             let stays = self.stdio_target(backend, target).is_some_and(|stdio| stdio.shared);
@@ -326,6 +331,7 @@ impl Shard {
         self.drain.start();
         self.conversations.borrow().values().filter(|one| !one.has_begun()).for_each(|one| one.close());
         mcp::modern::drain(self);
+        self.hub.end_listens();
         // Streams that clients hold open end when their sessions do.
         let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
         sessions.iter().filter(|session| session.in_flight.borrow().is_empty()).for_each(|s| s.hang_up());

@@ -5,6 +5,7 @@ mod ends;
 mod failing_targets;
 mod federation;
 mod fleet;
+mod listening;
 mod messages;
 mod modern_clients;
 mod modern_targets;

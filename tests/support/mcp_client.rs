@@ -14,6 +14,8 @@ pub struct McpClient {
     pub address: SocketAddr,
     pub session: String,
     pub revision: String,
+    /// The credential that goes with every message.
+    pub authorization: Option<String>,
     /// The `result` of `initialize`.
     pub initialized: Value,
 }
@@ -34,25 +36,37 @@ impl McpClient {
         McpClient::open_in(address, "2025-11-25")
     }
 
+    /// The same with a credential.
+    #[track_caller]
+    pub fn open_as(address: SocketAddr, authorization: &str) -> Self {
+        McpClient::begin(address, "2025-11-25", everything(), Some(authorization))
+    }
+
     #[track_caller]
     pub fn open_in(address: SocketAddr, revision: &str) -> Self {
-        McpClient::open_with(
-            address,
-            revision,
-            json!({ "sampling": {}, "elicitation": {}, "roots": { "listChanged": true } }),
-        )
+        McpClient::begin(address, revision, everything(), None)
     }
 
     /// Opens a session as a client that declares these capabilities.
     #[track_caller]
     pub fn open_with(address: SocketAddr, revision: &str, capabilities: Value) -> Self {
-        let response = initialize_with(address, revision, capabilities);
+        McpClient::begin(address, revision, capabilities, None)
+    }
+
+    #[track_caller]
+    fn begin(address: SocketAddr, revision: &str, capabilities: Value, authorization: Option<&str>) -> Self {
+        let response = initialize_with(address, revision, capabilities, authorization);
         assert_eq!(response.status, 200, "{}", response.text());
         let session = response.get("mcp-session-id").expect("a session id").to_owned();
         let answer = answer_of(&response);
         assert!(answer.get("error").is_none(), "{answer}");
-        let client =
-            McpClient { address, session, revision: revision.to_owned(), initialized: answer["result"].clone() };
+        let client = McpClient {
+            address,
+            session,
+            revision: revision.to_owned(),
+            authorization: authorization.map(str::to_owned),
+            initialized: answer["result"].clone(),
+        };
         let told = client.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }).to_string());
         assert_eq!(told.status, 202);
         client
@@ -65,6 +79,7 @@ impl McpClient {
         if self.revision.as_str() >= "2025-06-18" {
             headers.push(("mcp-protocol-version", self.revision.as_str()));
         }
+        headers.extend(self.authorization.as_deref().map(|credential| ("authorization", credential)));
         headers
     }
 
@@ -183,17 +198,22 @@ impl EventStream {
 /// An `initialize` of a client that can do everything.
 #[track_caller]
 pub fn initialize(address: SocketAddr, revision: &str) -> Response {
-    initialize_with(address, revision, json!({ "sampling": {}, "elicitation": {}, "roots": { "listChanged": true } }))
+    initialize_with(address, revision, everything(), None)
+}
+
+fn everything() -> Value {
+    json!({ "sampling": {}, "elicitation": {}, "roots": { "listChanged": true } })
 }
 
 #[track_caller]
-fn initialize_with(address: SocketAddr, revision: &str, capabilities: Value) -> Response {
+fn initialize_with(address: SocketAddr, revision: &str, capabilities: Value, authorization: Option<&str>) -> Response {
     let params = json!({
         "protocolVersion": revision,
         "capabilities": capabilities,
         "clientInfo": { "name": "test", "version": "1" },
     });
-    let headers = [("accept", ACCEPT), ("content-type", "application/json")];
+    let mut headers = vec![("accept", ACCEPT), ("content-type", "application/json")];
+    headers.extend(authorization.map(|credential| ("authorization", credential)));
     Peer::connect(address).ask("POST", "/mcp", &headers, message(0, "initialize", params))
 }
 

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod gateway;
+pub mod listens;
 pub mod mcp_client;
 pub mod mcp_server;
 pub mod modern_client;

@@ -3,6 +3,7 @@
 use simd_json::prelude::*;
 use simd_json::{OwnedValue, json};
 
+use super::modern::listen::{List, Lists};
 use super::revision::Revision;
 
 /// Vendor key under which the gateway says who is behind it and who is missing.
@@ -88,6 +89,13 @@ pub fn offers_flag(result: &OwnedValue, capability: &str, flag: &str) -> bool {
         .and_then(|capabilities| capabilities.get(capability))
         .and_then(|value| value.get_bool(flag))
         .unwrap_or(false)
+}
+
+/// The lists whose changes it tells (`listChanged`).
+pub fn tells(result: &OwnedValue) -> Lists {
+    let capabilities = [("tools", List::Tools), ("prompts", List::Prompts), ("resources", List::Resources)];
+    let told = capabilities.into_iter().filter(|(name, _)| offers_flag(result, name, "listChanged"));
+    told.fold(Lists::NONE, |all, (_, list)| all.with(Lists::one(list)))
 }
 
 fn unite(into: &mut OwnedValue, offered: &OwnedValue) {

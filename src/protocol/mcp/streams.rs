@@ -167,6 +167,15 @@ impl Streams {
         found.is_some_and(|stream| stream.events.back().is_some_and(|&(seq, _)| seq > stream.read_seq))
     }
 
+    /// Whether the same message waits for a reader already.
+    pub fn is_unread(&self, stream: u32, message: &[u8]) -> bool {
+        let stream = self.streams.iter().find(|candidate| candidate.id == stream);
+        stream.is_some_and(|stream| {
+            let unread = stream.events.iter().rev().take_while(|(seq, _)| *seq > stream.read_seq);
+            unread.into_iter().any(|(_, waiting)| waiting[..] == *message)
+        })
+    }
+
     /// Whether `claim` is still the newest one.
     pub fn holds(&self, claim: Claim) -> bool {
         self.streams.iter().any(|stream| stream.id == claim.stream && stream.generation == claim.generation)

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
-use super::{Incoming, era, failure_response, inbound, leg, listen, lists, mcp_fault, modern_leg, refuse};
+use super::{Incoming, era, failure_response, hub, inbound, leg, listen, lists, mcp_fault, modern_leg, refuse};
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
 use crate::protocol::mcp::error;
@@ -227,6 +227,12 @@ pub async fn exchange(
             return Ok(Served::Done);
         }
         if open.modern.is_some() {
+            if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
+                let subscribed = subscribe_modern(shard, session, leg, method, body, envelope, &route);
+                Box::pin(subscribed).await?;
+                let _ = responder.json(200, error::result_response(id, b"{}")).await;
+                return Ok(Served::Done);
+            }
             let served = modern_leg::call(incoming, session, leg, &open, method, id, body, envelope, &route, responder);
             let outcome = match Box::pin(served).await {
                 Err(fault) if !retried && fault.kind == Kind::SessionUnknown && leg::rested(&open) => {
@@ -394,6 +400,31 @@ fn remember_subscription(
         (None, None) => return,
     };
     note_subscription(session, method, leg, own);
+}
+
+/// A session's subscription at a target without sessions: it is heard with others.
+async fn subscribe_modern(
+    shard: &Rc<Shard>,
+    session: &Rc<Session>,
+    leg: LegId,
+    method: Method,
+    body: &Bytes,
+    envelope: &Envelope,
+    route: &Route,
+) -> Result<(), Fault> {
+    let own = match (&route.outward_uri, envelope.uri) {
+        (Some((own, _)), _) => std::borrow::Cow::from(own),
+        (None, Some(range)) => {
+            json::string(body, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.uri is not a string"))?
+        }
+        (None, None) => return Err(Fault::new(Kind::InvalidParams, "params.uri is missing")),
+    };
+    match method {
+        Method::ResourcesSubscribe => hub::subscribe(shard, session, leg, &own).await?,
+        _ => hub::unsubscribe(shard, session, leg, &own),
+    }
+    remember_subscription(session, method, leg, body, envelope, route);
+    Ok(())
 }
 
 /// A target refused with a status: its own JSON-RPC error goes on, anything else is named.

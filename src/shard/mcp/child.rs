@@ -15,6 +15,7 @@ use agentlane_runtime::{ReadHalf, Stream, WriteHalf};
 use agentlane_wire::json::{self, MessageKind, Splice};
 use bytes::{Bytes, BytesMut};
 
+use super::hub::Hub;
 use super::leg::{self, Opened};
 use super::modern_leg::child::Greeting;
 use super::upstream::{Answer, ask_child};
@@ -179,6 +180,9 @@ pub fn attach(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, port: &ChildP
         while let Some(message) = messages.recv().await {
             let Some(session) = session.upgrade() else { return };
             inbound::unrelated(&shard, &session, id, message).await;
+        }
+        if let Some(session) = session.upgrade() {
+            Hub::child_ended(&shard, &session, id);
         }
     });
     Ok(())

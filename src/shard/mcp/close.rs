@@ -8,7 +8,7 @@ use std::time::Duration;
 use agentlane_runtime as runtime;
 use agentlane_wire::h1::Method as HttpMethod;
 
-use super::leg;
+use super::{hub, leg};
 use crate::backend::mcp::{McpBackend, TargetKind};
 use crate::limits::FAREWELL_DEADLINE;
 use crate::protocol::mcp::error;
@@ -71,6 +71,7 @@ pub fn leave(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) {
 
 /// Ends one leg; gives what its target must be told.
 fn farewell(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) -> Option<Farewell> {
+    hub::unfollow(shard, session, leg.id);
     let state = std::mem::replace(&mut *leg.state.borrow_mut(), LegState::Closed);
     leg.settled.notify_all();
     leg.abort_follower();

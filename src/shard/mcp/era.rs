@@ -79,14 +79,15 @@ impl Eras {
 }
 
 impl Known {
-    /// In which eras a client with sessions tries the target, in order.
-    pub fn order(&self, protocol: Protocol, now: Instant) -> SmallVec<[Era; 2]> {
+    /// In which eras a client tries the target, in order; `first`: what it would rather have.
+    pub fn order(&self, protocol: Protocol, first: Era, now: Instant) -> SmallVec<[Era; 2]> {
         let holds = |until: &Cell<Option<Instant>>| until.get().is_some_and(|until| now < until);
         match protocol {
             Protocol::Legacy(_) => SmallVec::from_slice(&[Era::Legacy]),
             Protocol::Modern => SmallVec::from_slice(&[Era::Modern]),
             Protocol::Auto if holds(&self.not_legacy) => SmallVec::from_slice(&[Era::Modern, Era::Legacy]),
             Protocol::Auto if holds(&self.not_modern) => SmallVec::from_slice(&[Era::Legacy]),
+            Protocol::Auto if first == Era::Modern => SmallVec::from_slice(&[Era::Modern, Era::Legacy]),
             Protocol::Auto => SmallVec::from_slice(&[Era::Legacy, Era::Modern]),
         }
     }

@@ -7,7 +7,7 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, Envelope, MessageKind, Splice};
 use bytes::{Bytes, BytesMut};
 
-use super::{SCAN_LIMITS, leg, upstream};
+use super::{SCAN_LIMITS, hub, leg, upstream};
 use crate::limits::FAREWELL_DEADLINE;
 use crate::protocol::mcp::catalogue::Shelf;
 use crate::protocol::mcp::modern::input::{self, Form, Kind, Wrong};
@@ -55,6 +55,9 @@ pub fn sort(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Bytes
 
 /// A message that belongs to no request of the client: it goes to the standalone stream, or waits there.
 pub async fn unrelated(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Bytes) {
+    if hub::Hub::takes(shard, session, leg, &message) {
+        return;
+    }
     if let Inbound::Forward(message) = sort(shard, session, leg, message) {
         let lost = session.streams.borrow_mut().push(STANDALONE, message).1;
         shard.metrics.events_lost.add(lost as u64);

@@ -191,6 +191,10 @@ async fn negotiate(
 
 /// Tells a target that joined late what the client said before.
 async fn catch_up(shard: &Rc<Shard>, session: &Rc<Session>, open: &Rc<OpenLeg>, id: LegId, deadline: Instant) {
+    if open.modern.is_some() {
+        // It is told with each request, or by whoever listens.
+        return;
+    }
     let initialized = error::notification("notifications/initialized", None);
     let _ = upstream::tell(shard, session, open, id, initialized, deadline).await;
     let level = session.log_level.borrow().clone();
@@ -220,7 +224,8 @@ async fn open_http(
 ) -> Result<Opened, Fault> {
     let known = backend.eras.of(&leg.target);
     let (mut refused, mut refused_by) = (None, None);
-    for era in known.order(leg.target.protocol, runtime::now()) {
+    let first = if session.prefers_modern.get() { Era::Modern } else { Era::Legacy };
+    for era in known.order(leg.target.protocol, first, runtime::now()) {
         let fault = match era {
             Era::Legacy => match negotiate_http(shard, session, leg, target, leg.target.protocol, deadline).await {
                 Ok(opened) => {
@@ -354,6 +359,7 @@ pub fn offers_of(result: &OwnedValue) -> Offers {
         subscribe: merge::offers_flag(result, "resources", "subscribe"),
         completions: merge::offers(result, "completions"),
         logging: merge::offers(result, "logging"),
+        tells: merge::tells(result),
     }
 }
 

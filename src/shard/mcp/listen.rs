@@ -8,8 +8,8 @@ use agentlane_runtime as runtime;
 use agentlane_wire::h1::Method as HttpMethod;
 use bytes::Bytes;
 
-use super::leg;
 use super::upstream::Answer;
+use super::{hub, leg};
 use super::{inbound, mcp_fault};
 use crate::backend::mcp::TargetKind;
 use crate::fault::{Fault, Kind};
@@ -101,10 +101,24 @@ pub async fn ready(leg: &Leg) {
     }
 }
 
-/// Follows every open target that has a stream of its own; once each.
+/// Follows every open target that has a stream of its own; once each. What modern ones tell is heard with others.
 pub fn follow_all(shard: &Rc<Shard>, session: &Rc<Session>) {
+    if hub::Hub::owns(shard, session) {
+        // It opens what it wants to hear by itself.
+        return;
+    }
     for index in session.leg_ids() {
         let Ok(leg) = leg::leg_at(session, index) else { continue };
+        if leg.open().is_some_and(|open| open.modern.is_some()) {
+            if session.caller.is_none() {
+                continue;
+            }
+            if let Err(fault) = hub::follow(shard, session, &leg) {
+                tracing::warn!(target: "agentlane::mcp", %fault, "a target's changes are not heard");
+            }
+            continue;
+        }
+        hub::unfollow(shard, session, leg.id);
         let is_http = leg.open().is_some_and(|open| matches!(open.transport, Transport::Http { session: Some(_), .. }));
         if !is_http || leg.following.replace(true) {
             continue;

@@ -6,6 +6,7 @@ pub mod child;
 pub mod close;
 pub mod conversation;
 pub mod era;
+pub mod hub;
 pub mod inbound;
 pub mod leg;
 pub mod listen;
@@ -37,6 +38,7 @@ use crate::backend::mcp::McpBackend;
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{BATCH_MAX, FAREWELL_DEADLINE};
 use crate::policy::cors::Cors;
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::modern::{VERSION, request};
@@ -293,7 +295,8 @@ async fn initialize(
     responder: &mut Responder<'_>,
     record: &mut Record,
 ) {
-    match open::initialize(incoming.shard, incoming.backend, body, envelope).await {
+    let caller = Caller::of(incoming.headers);
+    match open::initialize(incoming.shard, incoming.backend, caller, body, envelope).await {
         Ok((session, response)) => {
             record.session = Some(session.serial);
             responder.set_session(&session.id);

@@ -11,6 +11,7 @@ use super::leg::{self, Opened};
 use super::{close, mcp_fault};
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::merge::{self, Part};
 use crate::protocol::mcp::revision::Revision;
@@ -21,11 +22,12 @@ use crate::shard::{BackendState, Shard};
 pub async fn initialize(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
+    caller: Caller,
     message: &Bytes,
     envelope: &Envelope,
 ) -> Result<(Rc<Session>, Bytes), Fault> {
     let id = envelope.answer_id().ok_or_else(|| Fault::new(Kind::InvalidRequest, "initialize without id"))?;
-    let session = new_session(shard, backend, message, envelope)?;
+    let session = new_session(shard, backend, caller, message, envelope)?;
     if shard.sessions.borrow().is_full() {
         return Err(mcp_fault::overloaded());
     }
@@ -51,6 +53,7 @@ pub async fn initialize(
 fn new_session(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
+    caller: Caller,
     message: &Bytes,
     envelope: &Envelope,
 ) -> Result<Rc<Session>, Fault> {
@@ -74,7 +77,8 @@ fn new_session(
         shard.sealer.session_id(shard.index as u16).map_err(|_| mcp_fault::internal("no randomness"))?;
     // A copy: the request's buffer goes back.
     let initialize_params = Bytes::copy_from_slice(&initialize_params);
-    Ok(session_of(backend, Bytes::from(id), session_id.serial, revision, initialize_params))
+    let (id, serial) = (Bytes::from(id), session_id.serial);
+    Ok(session_of(backend, Some(caller), id, serial, revision, initialize_params))
 }
 
 /// A conversation of the gateway's own with the backend's targets, as a legacy client that has these capabilities (JSON
@@ -88,7 +92,7 @@ pub fn internal(
 ) -> Result<Rc<Session>, Fault> {
     let serial = shard.sealer.serial().map_err(|_| mcp_fault::internal("no randomness"))?;
     let params = error::initialize_params(Revision::NEWEST, capabilities, client_info);
-    let session = session_of(backend, Bytes::new(), serial, Revision::NEWEST, params);
+    let session = session_of(backend, None, Bytes::new(), serial, Revision::NEWEST, params);
     session.initialized.set(true);
     shard.internal.borrow_mut().insert(serial, session.clone());
     Ok(session)
@@ -96,6 +100,7 @@ pub fn internal(
 
 fn session_of(
     backend: &BackendState,
+    caller: Option<Caller>,
     id: Bytes,
     serial: u64,
     revision: Revision,
@@ -106,6 +111,8 @@ fn session_of(
         id,
         serial,
         backend: Rc::from(backend.config.key.as_str()),
+        caller,
+        prefers_modern: Cell::new(false),
         revision,
         initialize_params,
         legs: RefCell::new(legs),

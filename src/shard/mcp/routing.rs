@@ -128,31 +128,33 @@ async fn locate(
     session: &Rc<Session>,
     uri: &str,
 ) -> Result<(usize, Option<String>), Fault> {
-    if let Some((target, own)) = names::unmark_uri(uri)
-        && let Some(index) = backend.config.target_index(&target)
-    {
-        return Ok((index, Some(own)));
-    }
-    let find = || {
-        let catalogue = backend.catalogue.borrow();
-        catalogue.find(Shelf::Resources, uri).or_else(|| catalogue.find_template(uri))
-    };
-    if let Some(index) = find() {
-        return Ok((index, None));
+    if let Some(found) = find_uri(backend, uri) {
+        return Ok(found);
     }
     Box::pin(lists::learn(shard, backend, session, ListKind::Resources)).await;
     Box::pin(lists::learn(shard, backend, session, ListKind::ResourceTemplates)).await;
-    if let Some(index) = find() {
-        return Ok((index, None));
+    let found = find_uri(backend, uri).or_else(|| only_with_resources(session).map(|only| (only, None)));
+    found.ok_or_else(|| Fault::new(Kind::InvalidParams, "unknown resource"))
+}
+
+/// The target of a URI as far as it is known, and its own form of it where that differs.
+pub fn find_uri(backend: &BackendState, uri: &str) -> Option<(usize, Option<String>)> {
+    if let Some((target, own)) = names::unmark_uri(uri)
+        && let Some(index) = backend.config.target_index(&target)
+    {
+        return Some((index, Some(own)));
     }
-    // No list names it. Where one target alone has resources it is that one's, listed or not; else asking all of them
-    // would tell each what the others' clients read.
+    let catalogue = backend.catalogue.borrow();
+    let index = catalogue.find(Shelf::Resources, uri).or_else(|| catalogue.find_template(uri))?;
+    Some((index, None))
+}
+
+/// Where a resource is that no list names: at the target that alone has any. With several, asking all of them would tell
+/// each what the others' clients read.
+pub fn only_with_resources(session: &Session) -> Option<usize> {
     let legs = session.legs.borrow();
     let mut having = (0..legs.len()).filter(|&index| legs[index].open().is_some_and(|open| open.offers.resources));
-    match (having.next(), having.next()) {
-        (Some(only), None) => Ok((only, None)),
-        _ => Err(Fault::new(Kind::InvalidParams, "unknown resource")),
-    }
+    having.next().filter(|_| having.next().is_none())
 }
 
 async fn by_reference(

@@ -107,6 +107,13 @@ impl Answer {
         }
     }
 
+    /// From here on it may stay silent for as long as it likes.
+    pub fn without_deadline(&mut self) {
+        if let Answer::Events { deadline, .. } | Answer::Child { deadline, .. } = self {
+            *deadline = None;
+        }
+    }
+
     /// Notes the socket that the answer comes on, for as long as this answer lives: whoever registers takes it out again.
     pub fn register_socket(&self, socket: &Cell<Option<RawFd>>) {
         let (Answer::Json(http) | Answer::Events { http, .. }) = self else { return };

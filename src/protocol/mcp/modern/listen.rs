@@ -9,4 +9,4 @@ pub mod source;
 
 pub use filter::{Change, Filter, List, Lists, Uri};
 pub use outbox::{Next, Outbox};
-pub use source::{Command, ListenerId, Source, Standing, StreamId, Unheard};
+pub use source::{Command, ListenerId, Source, Standing, StreamId, Unheard, Waits};

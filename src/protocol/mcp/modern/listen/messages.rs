@@ -7,16 +7,8 @@ use super::filter::{Change, Filter, List, Uri};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::{META_SERVER_INFO, META_SUBSCRIPTION};
 
-pub const LISTEN: &str = "subscriptions/listen";
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 const UPDATED: &str = "notifications/resources/updated";
-
-/// The member of a listen request's `params` that says what for: `"notifications":{...}`.
-pub fn wanted(filter: &Filter) -> Bytes {
-    let mut out = BytesMut::from(&b"\"notifications\":"[..]);
-    filter.write_into(&mut out);
-    out.freeze()
-}
 
 /// The first message of a stream: what is really heard on it. `id`: the listen request's, as JSON text.
 pub fn acknowledged(id: &[u8], granted: &Filter) -> Bytes {
@@ -127,7 +119,7 @@ fn error_code(message: &Bytes, envelope: &Envelope) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use agentlane_wire::json::ScanLimits;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::super::filter::Lists;
     use super::*;
@@ -178,13 +170,5 @@ mod tests {
         assert_eq!(read(error::notification("notifications/message", None)), Heard::Other);
         assert_eq!(read(error::notification(ACKNOWLEDGED, None)), Heard::Other);
         assert_eq!(read(error::request(1, "roots/list", None)), Heard::Other);
-    }
-
-    #[test]
-    fn the_wanted_filter_is_a_member() {
-        let text = format!("{{{}}}", std::str::from_utf8(&wanted(&filter())).unwrap());
-        let expected =
-            json!({ "notifications": { "toolsListChanged": true, "resourceSubscriptions": ["memo:\"x\""] } });
-        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
     }
 }

@@ -1,0 +1,231 @@
+//! Who hears of changes: the listens of modern clients, and sessions whose targets are modern. Per backend and caller there
+//! is one [`Circle`]: a conversation of the gateway's own with the targets, and per target one [`Feed`] that all listeners
+//! share. It opens with the first listener and closes some seconds after the last.
+
+mod feed;
+mod legacy;
+mod modern;
+mod serve;
+mod sessions;
+
+pub use serve::serve_listen;
+pub use sessions::{follow, subscribe, unfollow, unsubscribe};
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use agentlane_runtime::local::Notify;
+use agentlane_wire::json::{self, MessageKind};
+use bytes::Bytes;
+
+use super::{SCAN_LIMITS, close, inbound, open};
+use crate::fault::{Fault, Kind};
+use crate::limits::{CIRCLES_MAX, LISTENS_MAX, LISTENS_PER_CALLER_MAX};
+use crate::protocol::mcp::caller::Caller;
+use crate::protocol::mcp::error;
+use crate::protocol::mcp::modern::listen::ListenerId;
+use crate::protocol::mcp::modern::listen::messages::{self, Heard};
+use crate::session::{LegId, Session};
+use crate::shard::{BackendState, Shard};
+use feed::Feed;
+
+/// An endpoint and a caller.
+type Key = (Rc<str>, Caller);
+/// A listener's place at a feed.
+type Ear = (Rc<Feed>, ListenerId);
+
+/// All circles of one shard.
+#[derive(Default)]
+pub struct Hub {
+    circles: RefCell<HashMap<Key, Rc<Circle>>>,
+    /// The same by the serial of their conversation.
+    by_serial: RefCell<HashMap<u64, Rc<Circle>>>,
+    /// How many listens each caller has.
+    listens: RefCell<HashMap<Caller, usize>>,
+    /// Where sessions hear: by their serial and leg.
+    ears: RefCell<HashMap<(u64, LegId), Ear>>,
+    last_listener: Cell<ListenerId>,
+    /// The gateway is going down: listens end.
+    ending: Cell<bool>,
+}
+
+/// One caller's listeners at one backend.
+pub struct Circle {
+    key: Key,
+    /// The gateway's own conversation with the targets, in which they are listened to.
+    session: Rc<Session>,
+    feeds: RefCell<BTreeMap<LegId, Rc<Feed>>>,
+    /// Listens that hold it beside its feeds.
+    listens: Cell<usize>,
+    /// How often the targets have changed.
+    generation: Cell<u64>,
+    /// The targets changed, or the listens shall end.
+    changed: Notify,
+}
+
+/// One listen counts, as long as this lives.
+struct Permit {
+    shard: Rc<Shard>,
+    caller: Caller,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.shard.metrics.listens.add(-1);
+        let mut listens = self.shard.hub.listens.borrow_mut();
+        if let Some(count) = listens.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                listens.remove(&self.caller);
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// A listen more, if there is room for it.
+    fn admit(shard: &Rc<Shard>, caller: Caller) -> Result<Permit, Fault> {
+        let mut listens = shard.hub.listens.borrow_mut();
+        let own = listens.get(&caller).copied().unwrap_or_default();
+        if own >= LISTENS_PER_CALLER_MAX || listens.values().sum::<usize>() >= LISTENS_MAX {
+            return Err(Fault::new(Kind::Overloaded, "too many listens"));
+        }
+        listens.insert(caller, own + 1);
+        shard.metrics.listens.add(1);
+        Ok(Permit { shard: shard.clone(), caller })
+    }
+
+    /// The circle of a caller, made where there is none.
+    fn circle(shard: &Rc<Shard>, backend: &BackendState, caller: Caller) -> Result<Rc<Circle>, Fault> {
+        let key = (Rc::from(backend.config.key.as_str()), caller);
+        if let Some(circle) = shard.hub.circles.borrow().get(&key).filter(|circle| !circle.session.ended.get()) {
+            return Ok(circle.clone());
+        }
+        if shard.hub.circles.borrow().len() >= CIRCLES_MAX {
+            return Err(Fault::new(Kind::Overloaded, "too many listening callers"));
+        }
+        // No capabilities: nobody could say which listener a target's request is for.
+        let session = open::internal(shard, backend, b"{}", None)?;
+        session.prefers_modern.set(true);
+        let circle = Rc::new(Circle {
+            key: key.clone(),
+            session,
+            feeds: RefCell::default(),
+            listens: Cell::new(0),
+            generation: Cell::new(0),
+            changed: Notify::new(),
+        });
+        shard.hub.by_serial.borrow_mut().insert(circle.session.serial, circle.clone());
+        shard.hub.circles.borrow_mut().insert(key, circle.clone());
+        Ok(circle)
+    }
+
+    fn listener_id(&self) -> ListenerId {
+        self.last_listener.set(self.last_listener.get() + 1);
+        self.last_listener.get()
+    }
+
+    /// Whether the conversation is one of ours.
+    pub fn owns(shard: &Shard, session: &Session) -> bool {
+        shard.hub.by_serial.borrow().contains_key(&session.serial)
+    }
+
+    /// A target's message that belongs to no request, if the conversation is one of ours. False: it is somebody else's.
+    pub fn takes(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: &Bytes) -> bool {
+        let Some(circle) = shard.hub.by_serial.borrow().get(&session.serial).cloned() else { return false };
+        let feed = circle.feeds.borrow().get(&leg).cloned();
+        said(shard, session, leg, feed.as_ref(), message);
+        true
+    }
+
+    /// A child of ours has gone.
+    pub fn child_ended(shard: &Rc<Shard>, session: &Session, leg: LegId) {
+        let Some(circle) = shard.hub.by_serial.borrow().get(&session.serial).cloned() else { return };
+        let feed = circle.feeds.borrow().get(&leg).cloned();
+        if let Some(feed) = feed {
+            legacy::broke(shard, &feed, None);
+        }
+    }
+
+    /// A reload has given the conversations their new targets, or ended them: feeds of targets that are gone end, and
+    /// listens look anew.
+    pub fn adopt(shard: &Rc<Shard>) {
+        let circles: Vec<_> = shard.hub.circles.borrow().values().cloned().collect();
+        for circle in circles {
+            let legs = circle.session.leg_ids();
+            let ended = circle.session.ended.get();
+            let gone = |leg: &LegId| ended || !legs.contains(leg);
+            let feeds: Vec<_> = circle.feeds.borrow().values().filter(|feed| gone(&feed.leg)).cloned().collect();
+            for feed in &feeds {
+                circle.feeds.borrow_mut().remove(&feed.leg);
+                feed.end(shard);
+            }
+            if ended {
+                Hub::forget(shard, &circle);
+            }
+            circle.generation.set(circle.generation.get() + 1);
+            circle.changed.notify_all();
+        }
+    }
+
+    /// Ends every listen in good order: the gateway is going down.
+    pub fn end_listens(&self) {
+        self.ending.set(true);
+        self.circles.borrow().values().for_each(|circle| circle.changed.notify_all());
+    }
+
+    fn forget(shard: &Rc<Shard>, circle: &Rc<Circle>) {
+        let hub = &shard.hub;
+        hub.by_serial.borrow_mut().remove(&circle.session.serial);
+        let mut circles = hub.circles.borrow_mut();
+        if circles.get(&circle.key).is_some_and(|known| Rc::ptr_eq(known, circle)) {
+            circles.remove(&circle.key);
+        }
+    }
+}
+
+impl Circle {
+    /// The feed of a target, made where there is none.
+    fn feed(self: &Rc<Self>, shard: &Rc<Shard>, leg: LegId) -> Rc<Feed> {
+        if let Some(feed) = self.feeds.borrow().get(&leg) {
+            return feed.clone();
+        }
+        let feed = Feed::start(shard, self, leg);
+        self.feeds.borrow_mut().insert(leg, feed.clone());
+        feed
+    }
+
+    /// A feed has finished.
+    fn finished(self: &Rc<Self>, shard: &Rc<Shard>, feed: &Feed) {
+        self.feeds.borrow_mut().remove(&feed.leg);
+        self.close_if_unused(shard);
+    }
+
+    fn close_if_unused(self: &Rc<Self>, shard: &Rc<Shard>) {
+        if self.feeds.borrow().is_empty() && self.listens.get() == 0 {
+            Hub::forget(shard, self);
+            close::end(shard, &self.session);
+        }
+    }
+}
+
+/// What a target says outside of our requests: changes for its feed. It may ask nothing: there is no client.
+fn said(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, feed: Option<&Rc<Feed>>, message: &Bytes) {
+    let Ok(envelope) = json::scan(message, &SCAN_LIMITS) else { return };
+    match (envelope.kind, envelope.answer_id().and_then(|range| range.of(message))) {
+        (MessageKind::Request, Some(id)) => {
+            let answer = match envelope.method_is(message, "ping") {
+                true => error::result_response(id, b"{}"),
+                false => error::error_response(Some(id), -32601, "nobody is there to answer"),
+            };
+            inbound::answer(shard, session, leg, answer);
+        }
+        (MessageKind::Notification, _) => {
+            if let (Heard::Changed(change), Some(feed)) = (messages::heard(message, &envelope), feed) {
+                legacy::heard(shard, feed, change);
+            }
+        }
+        _ => {}
+    }
+}

@@ -258,7 +258,6 @@ impl Shard {
                 (Some(now), _) => mcp::close::relink(self, &session, &now.config),
             }
         }
-        mcp::hub::Hub::adopt(self);
         // Children of targets that are gone have nobody left to stop them.
         self.shared_children.borrow_mut().retain(|(backend, target), slot| {
             let stays = self.stdio_target(backend, target).is_some_and(|stdio| stdio.shared);

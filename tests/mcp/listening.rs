@@ -1,12 +1,21 @@
-//! Who hears of changes: sessions over targets that speak 2026-07-28.
+//! Who hears of changes: sessions over targets of 2026-07-28, and clients of that revision over targets of any.
+
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::listens::Listens;
+use crate::support::config::{mcp, to_backend};
+use crate::support::gateway::{Gateway, local};
+use crate::support::listens::{Listens, Pushes, SUBSCRIPTION_ID};
 use crate::support::mcp_client::{EventStream, McpClient};
-use crate::support::mcp_server::{Offers, Seen};
+use crate::support::mcp_server::{Act, McpServer, Offers, Seen};
+use crate::support::modern_client::ModernClient;
 use crate::support::modern_server::ModernServer;
-use crate::{federation, gateway};
+use crate::support::upstream::reply;
+use crate::support::wire::Peer;
+use crate::support::{eventually, free_port, resident_kib};
+use crate::{federation, gateway, notes};
 
 fn offers() -> Offers {
     Offers::resources(&["memo:x", "memo:y"])
@@ -144,4 +153,364 @@ fn a_broken_stream_is_opened_again_and_everything_counts_as_changed() {
     again.end();
     assert_eq!(told(&mut stream, 2), [tools_changed(), updated("memo:x")]);
     assert_eq!(listens.nth(3).filter(), again.filter());
+}
+
+// Clients of 2026-07-28 from here on.
+
+/// A listen of a modern client, whose acknowledgement has come.
+struct Heard {
+    stream: EventStream,
+    id: Value,
+    granted: Value,
+}
+
+impl Heard {
+    #[track_caller]
+    fn open(client: &ModernClient, id: Value, filter: Value) -> Self {
+        let mut peer = Peer::connect(client.address);
+        client.send_on(&mut peer, &client.message(&id, "subscriptions/listen", json!({ "notifications": filter })));
+        let mut stream = EventStream::begin(peer);
+        let message = stream.message().expect("an acknowledgement");
+        assert_eq!(message["method"], "notifications/subscriptions/acknowledged", "{message}");
+        assert_eq!(message["params"]["_meta"][SUBSCRIPTION_ID], id);
+        Heard { stream, id, granted: message["params"]["notifications"].clone() }
+    }
+
+    /// The next changes.
+    #[track_caller]
+    fn told(&mut self, count: usize) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let messages = (0..count).map(|_| self.stream.message().expect("a message"));
+        let changes = messages.map(|message| {
+            assert_eq!(message["params"]["_meta"][SUBSCRIPTION_ID], self.id, "{message}");
+            (text(&message["method"]), text(&message["params"]["uri"]))
+        });
+        changes.collect()
+    }
+
+    /// The end in good order.
+    #[track_caller]
+    fn ends(mut self) {
+        let result = self.stream.message().expect("a result");
+        assert_eq!(result["id"], self.id, "{result}");
+        assert_eq!(result["result"]["resultType"], "complete");
+        assert_eq!(result["result"]["_meta"][SUBSCRIPTION_ID], self.id);
+        assert_eq!(self.stream.message(), None);
+    }
+}
+
+/// Changes that come together come in any order.
+fn sorted(mut changes: Vec<(String, String)>) -> Vec<(String, String)> {
+    changes.sort();
+    changes
+}
+
+/// A server with sessions that tells changes of its tools and of every resource but `memo:secret`.
+fn old_server(name: &str) -> (McpServer, Pushes) {
+    let pushes = Pushes::default();
+    let script = pushes.clone();
+    (McpServer::offering(name, offers(), move |seen: &Seen| script.act(seen)), pushes)
+}
+
+/// Lets a server be reached at another port as well, from now on.
+fn forward(port: u16, to: SocketAddr) {
+    let listener = TcpListener::bind(local(port)).expect("a free port");
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(to).expect("the server");
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let (mut from, mut to) = (from.try_clone().expect("a clone"), to.try_clone().expect("a clone"));
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+}
+
+fn everything(uris: &[&str]) -> Value {
+    json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true,
+        "resourceSubscriptions": uris })
+}
+
+#[test]
+fn modern_listens_share_one_stream_of_a_modern_target() {
+    let (server, listens) = server("new");
+    let (gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let client = ModernClient::new(address);
+    let mut first = Heard::open(&client, json!(7), everything(&["memo:x", "memo:secret"]));
+    assert_eq!(first.granted, json!({ "toolsListChanged": true, "resourceSubscriptions": ["memo:x"] }));
+    let mut second = Heard::open(&client, json!("7"), json!({ "toolsListChanged": true }));
+    assert_eq!(second.granted, json!({ "toolsListChanged": true }));
+    assert_eq!(Heard::open(&client, json!(8), json!({})).granted, json!({}), "nothing is a filter, too");
+    assert_eq!(listens.count(), 1);
+    let upstream = listens.nth(0);
+    upstream.tell("notifications/resources/updated", Some("memo:x"));
+    upstream.tell("notifications/tools/list_changed", None);
+    assert_eq!(sorted(first.told(2)), [updated("memo:x"), tools_changed()]);
+    assert_eq!(second.told(1), [tools_changed()], "a listen hears what it asked for");
+    eventually("the one that was left counts no more", || gateway.metric("agentlane_mcp_listens", "") == 2.0);
+    drop(first);
+    drop(second);
+    upstream.await_closed();
+    eventually("nothing is left", || {
+        ["listens", "feeds"].iter().all(|what| gateway.metric(&format!("agentlane_mcp_{what}"), "") == 0.0)
+    });
+}
+
+#[test]
+fn modern_listens_ride_on_one_session_with_an_older_target() {
+    let (server, pushes) = old_server("old");
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let client = ModernClient::new(address);
+    let mut first = Heard::open(&client, json!(1), everything(&["memo:x", "memo:secret"]));
+    assert_eq!(first.granted, json!({ "toolsListChanged": true, "resourceSubscriptions": ["memo:x"] }));
+    let mut second = Heard::open(&client, json!(2), everything(&["memo:x", "memo:y"]));
+    assert_eq!(second.granted["resourceSubscriptions"], json!(["memo:x", "memo:y"]));
+    let subscribed = |method: &str| -> Vec<String> {
+        let seen = server.seen().into_iter().filter(|seen| seen.method() == method);
+        seen.map(|seen| seen.message["params"]["uri"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let mut asked = subscribed("resources/subscribe");
+    asked.sort();
+    assert_eq!(asked, ["memo:secret", "memo:x", "memo:y"], "each once, however many want it");
+    let push = pushes.nth(0);
+    // What nobody may answer is refused, and what is no change is dropped.
+    push.send(json!({ "jsonrpc": "2.0", "id": "e", "method": "elicitation/create", "params": {} }));
+    push.send(json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } }));
+    push.tell("notifications/resources/updated", Some("memo:x"));
+    push.tell("notifications/prompts/list_changed", None);
+    push.tell("notifications/tools/list_changed", None);
+    for heard in [&mut first, &mut second] {
+        assert_eq!(sorted(heard.told(2)), [updated("memo:x"), tools_changed()]);
+    }
+    let refusal = server.await_seen("the refusal", |seen| seen.id() == "e");
+    assert_eq!(refusal.message["error"]["code"], -32601);
+    // `memo:x` stays as long as somebody wants it.
+    drop(first);
+    push.tell("notifications/resources/updated", Some("memo:x"));
+    assert_eq!(second.told(1), [updated("memo:x")]);
+    assert_eq!(subscribed("resources/unsubscribe"), [""; 0]);
+    assert_eq!((pushes.count(), server.count("initialize")), (1, 1));
+    drop(second);
+    push.await_closed();
+    server.await_seen("the end of the session", |seen| seen.verb == "DELETE");
+    eventually("nothing is left", || gateway.metric("agentlane_mcp_feeds", "") == 0.0);
+}
+
+#[test]
+fn a_broken_stream_of_an_older_target_is_taken_up_again() {
+    let (server, pushes) = old_server("old");
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let mut heard = Heard::open(&ModernClient::new(address), json!(1), everything(&["memo:x"]));
+    let before = server.count("resources/subscribe");
+    pushes.nth(0).cut();
+    let again = pushes.nth(1);
+    assert_eq!(heard.told(2), [tools_changed(), updated("memo:x")], "something may have been missed");
+    assert_eq!(server.count("resources/subscribe"), before + 1, "subscribed again");
+    again.tell("notifications/resources/updated", Some("memo:x"));
+    assert_eq!(heard.told(1), [updated("memo:x")]);
+}
+
+#[test]
+fn a_session_that_an_older_target_forgot_is_opened_again() {
+    let (server, pushes) = {
+        let pushes = Pushes::default();
+        let script = pushes.clone();
+        let lost = AtomicBool::new(true);
+        let server = McpServer::offering("old", offers(), move |seen: &Seen| {
+            // The second time that the stream is asked for the session is gone.
+            let again = seen.verb == "GET" && script.count() == 1;
+            match again && lost.swap(false, Ordering::SeqCst) {
+                true => Act::Bytes(reply(404, &[], "")),
+                false => script.act(seen),
+            }
+        });
+        (server, pushes)
+    };
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let mut heard = Heard::open(&ModernClient::new(address), json!(1), everything(&["memo:x"]));
+    pushes.nth(0).cut();
+    let again = pushes.nth(1);
+    assert_eq!(heard.told(2), [tools_changed(), updated("memo:x")]);
+    assert_eq!(server.count("initialize"), 2);
+    again.tell("notifications/tools/list_changed", None);
+    assert_eq!(heard.told(1), [tools_changed()]);
+}
+
+#[test]
+fn a_target_that_tells_nothing_is_asked_once() {
+    let silent = McpServer::offering("old", offers(), |_| Act::Well);
+    let (_gateway, address) = gateway(json!({ "targets": [silent.target("old")] }));
+    let client = ModernClient::new(address);
+    let heard: Vec<Heard> = (0..5).map(|id| Heard::open(&client, json!(id), everything(&["memo:x"]))).collect();
+    assert!(heard.iter().all(|heard| heard.granted == json!({})));
+    let asked = silent.seen().iter().filter(|seen| seen.verb == "GET").count();
+    assert_eq!((asked, silent.count("initialize"), silent.count("resources/subscribe")), (1, 1, 0));
+}
+
+#[test]
+fn only_what_every_target_tells_is_acknowledged() {
+    let ((old, pushes), (new, listens)) = (old_server("old"), server("new"));
+    let quiet = McpServer::good("quiet");
+    let uris = ["memo:x", "x-new+memo:x", "memo:unknown"];
+    let granted = json!(["memo:x", "x-new+memo:x"]);
+    let (_gateway, address) = federation(vec![old.target("old"), new.target("new")]);
+    let client = ModernClient::new(address);
+    client.result("resources/list", json!({}));
+    let mut heard = Heard::open(&client, json!(1), everything(&uris));
+    assert_eq!(heard.granted, json!({ "toolsListChanged": true, "resourceSubscriptions": granted }));
+    pushes.tell("notifications/resources/updated", Some("memo:x"));
+    assert_eq!(heard.told(1), [updated("memo:x")]);
+    listens.nth(0).tell("notifications/resources/updated", Some("memo:x"));
+    assert_eq!(heard.told(1), [updated("x-new+memo:x")]);
+    pushes.tell("notifications/tools/list_changed", None);
+    assert_eq!(heard.told(1), [tools_changed()]);
+    // One more whose tools may change unheard.
+    let (_gateway, address) = federation(vec![new.target("new"), quiet.target("quiet")]);
+    let heard = Heard::open(&ModernClient::new(address), json!(1), everything(&["memo:x"]));
+    assert_eq!(heard.granted, json!({ "resourceSubscriptions": ["memo:x"] }));
+}
+
+#[test]
+fn a_target_that_is_down_is_heard_when_it_comes() {
+    let (new, listens) = server("new");
+    let (late, later) = server("late");
+    let port = free_port();
+    let address = local(port);
+    let targets = |host: &str| json!({ "name": "late", "mcp": { "host": host } });
+    let down =
+        json!({ "targets": [new.target("new"), targets(&format!("http://{address}/mcp"))], "deadline": "400ms" });
+    let (_gateway, front) = gateway(down);
+    let mut heard = Heard::open(&ModernClient::new(front), json!(1), everything(&[]));
+    assert_eq!(heard.granted, json!({ "toolsListChanged": true }));
+    listens.nth(0).tell("notifications/tools/list_changed", None);
+    assert_eq!(heard.told(1), [tools_changed()]);
+    // It comes up: its tools are new to whoever lists.
+    forward(port, late.address);
+    later.nth(0);
+    assert_eq!(heard.told(1), [tools_changed()]);
+    // Where nobody can be heard the client learns it.
+    let nobody = json!({ "targets": [targets(&format!("http://{}/mcp", local(free_port())))], "deadline": "400ms" });
+    let (_gateway, front) = gateway(nobody);
+    let (status, error) =
+        ModernClient::new(front).error("subscriptions/listen", json!({ "notifications": everything(&[]) }));
+    assert_eq!((status, &error["code"]), (200, &json!(-32603)), "{error}");
+}
+
+#[test]
+fn what_is_no_filter_is_refused() {
+    let (server, listens) = server("new");
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let client = ModernClient::new(address);
+    let many: Vec<String> = (0..300).map(|number| format!("memo:{number}")).collect();
+    for params in [
+        json!({}),
+        json!({ "notifications": 7 }),
+        json!({ "notifications": { "toolsListChanged": "yes" } }),
+        json!({ "notifications": { "resourceSubscriptions": many } }),
+    ] {
+        let (status, error) = client.error("subscriptions/listen", params.clone());
+        assert_eq!((status, &error["code"]), (200, &json!(-32602)), "{params}: {error}");
+    }
+    assert_eq!(listens.count(), 0);
+}
+
+#[test]
+fn other_targets_are_told_as_changed_lists_and_the_end_as_an_end() {
+    let ((one, first), (two, second)) = (server("one"), server("two"));
+    let port = free_port();
+    let config = |targets: &[Value]| mcp(port, json!({ "targets": targets, "prefixMode": "always" })).to_string();
+    let gateway = Gateway::start(&config(&[one.target("one")]));
+    let client = ModernClient::new(local(port));
+    let mut lists = Heard::open(&client, json!("lists"), json!({ "toolsListChanged": true }));
+    let resource = Heard::open(&client, json!("resource"), json!({ "resourceSubscriptions": ["memo:x"] }));
+    assert_eq!(resource.granted, json!({ "resourceSubscriptions": ["memo:x"] }));
+    // A reload that changes nothing here says nothing here.
+    let patient = mcp(port, json!({ "targets": [one.target("one")], "prefixMode": "always", "deadline": "7s" }));
+    gateway.reload(&patient.to_string());
+    first.nth(0).tell("notifications/tools/list_changed", None);
+    assert_eq!(lists.told(1), [tools_changed()]);
+    gateway.reload(&config(&[one.target("one"), two.target("two")]));
+    assert_eq!(lists.told(1), [tools_changed()]);
+    second.nth(0).tell("notifications/tools/list_changed", None);
+    assert_eq!(lists.told(1), [tools_changed()]);
+    // A resource goes with its target.
+    gateway.reload(&config(&[two.target("two")]));
+    assert_eq!(lists.told(1), [tools_changed()]);
+    resource.ends();
+    // A listen ends with the gateway, in good order.
+    let ended = std::thread::spawn(move || gateway.terminate());
+    lists.ends();
+    assert_eq!(ended.join().expect("no panic").code, Some(0));
+}
+
+#[test]
+fn an_endpoint_that_is_gone_ends_its_listens() {
+    let (one, _) = server("one");
+    let port = free_port();
+    let gateway = Gateway::start(&mcp(port, json!({ "targets": [one.target("one")] })).to_string());
+    let heard = Heard::open(&ModernClient::new(local(port)), json!(1), everything(&[]));
+    gateway.reload(&to_backend(port, one.address).to_string());
+    heard.ends();
+}
+
+#[test]
+fn a_listen_that_is_not_read_costs_no_memory() {
+    let (server, listens) = server("new");
+    let (gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let client = ModernClient::new(address);
+    let uris: Vec<String> = (0..50).map(|number| format!("memo:{number}-{}", "x".repeat(10_000))).collect();
+    let filter = json!({ "toolsListChanged": true, "resourceSubscriptions": uris });
+    let mut heard = Heard::open(&client, json!(1), json!({ "toolsListChanged": true }));
+    let deaf = Heard::open(&client, json!(2), filter);
+    let upstream = listens.nth(1);
+    let before = resident_kib(gateway.pid());
+    for round in 0..200 {
+        uris.iter().for_each(|uri| upstream.tell("notifications/resources/updated", Some(uri)));
+        if round % 20 == 0 {
+            upstream.tell("notifications/tools/list_changed", None);
+            assert_eq!(heard.told(1), [tools_changed()], "others hear as before");
+        }
+    }
+    let growth = resident_kib(gateway.pid()).saturating_sub(before);
+    assert!(growth < 8 * 1024, "{growth} KiB for a listen that is not read");
+    drop(deaf);
+}
+
+#[test]
+fn what_extensions_tell_passes_through() {
+    let server = ModernServer::offering("new", offers(), |seen: &Seen| match seen.method() {
+        "subscriptions/listen" => {
+            let meta = json!({ SUBSCRIPTION_ID: seen.id() });
+            let granted = &seen.message["params"]["notifications"];
+            Act::Events(vec![
+                json!({ "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
+                    "params": { "_meta": meta, "notifications": granted } }),
+                json!({ "jsonrpc": "2.0", "method": "notifications/tasks",
+                    "params": { "_meta": meta, "taskId": "t", "status": "working" } }),
+                json!({ "jsonrpc": "2.0", "id": seen.id(), "result": { "resultType": "complete", "_meta": meta } }),
+            ])
+        }
+        _ => Act::Well,
+    });
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let filter = json!({ "toolsListChanged": true, "taskIds": ["t"] });
+    let mut heard = Heard::open(&ModernClient::new(address), json!("mine"), filter.clone());
+    assert_eq!(heard.granted, filter);
+    assert_eq!(heard.told(1), [("notifications/tasks".to_owned(), String::new())]);
+    heard.ends();
+}
+
+#[test]
+fn children_are_heard_as_well() {
+    let mut target = notes("notes");
+    target["stdio"]["mode"] = "shared".into();
+    let (_gateway, address) = gateway(json!({ "targets": [target] }));
+    let client = ModernClient::new(address);
+    let mut heard = Heard::open(&client, json!(1), everything(&["memo:x"]));
+    assert_eq!(heard.granted, json!({ "resourcesListChanged": true }));
+    client.call("add_note", json!({ "title": "a", "text": "b" }));
+    assert_eq!(heard.told(1), [("notifications/resources/list_changed".to_owned(), String::new())]);
 }

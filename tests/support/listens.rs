@@ -144,3 +144,101 @@ fn notification(id: &Value, method: &str, mut params: Value) -> Value {
     params["_meta"] = json!({ SUBSCRIPTION_ID: id });
     json!({ "jsonrpc": "2.0", "method": method, "params": params })
 }
+
+/// What a server with sessions tells unasked, in the test's hands: its GET streams, and who is subscribed to what.
+#[derive(Clone, Default)]
+pub struct Pushes(Arc<Mutex<Vec<Push>>>);
+
+/// One of its streams.
+#[derive(Clone)]
+pub struct Push {
+    sender: mpsc::Sender<Say>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Pushes {
+    /// What a server does that tells changes of its tools, and of every resource that is no secret.
+    pub fn act(&self, seen: &Seen) -> Act {
+        match (seen.verb.as_str(), seen.method()) {
+            ("GET", _) => self.stream(),
+            (_, "initialize") => {
+                let answer = json!({ "jsonrpc": "2.0", "id": seen.id(), "result": {
+                    "protocolVersion": seen.message["params"]["protocolVersion"],
+                    "capabilities": { "tools": { "listChanged": true }, "resources": { "subscribe": true } },
+                    "serverInfo": { "name": "old", "version": "1" },
+                } });
+                let headers = [("content-type", "application/json"), ("mcp-session-id", "the-one")];
+                Act::Bytes(super::upstream::reply(200, &headers, answer.to_string()))
+            }
+            (_, "resources/subscribe")
+                if seen.message["params"]["uri"].as_str().is_some_and(|uri| uri.ends_with("secret")) =>
+            {
+                Act::Error(-32602, "no such resource")
+            }
+            (_, "resources/subscribe" | "resources/unsubscribe") => Act::Result(json!({})),
+            _ => Act::Well,
+        }
+    }
+
+    fn stream(&self) -> Act {
+        let all = self.clone();
+        Act::Own(Box::new(move |peer| {
+            let (sender, receiver) = mpsc::channel();
+            let push = Push { sender, closed: Arc::default() };
+            peer.send(begin_events());
+            all.0.lock().expect("no panic in between").push(push.clone());
+            let mut reader = peer.stream().try_clone().expect("a descriptor");
+            std::thread::spawn(move || {
+                let mut rest = Vec::new();
+                let _ = reader.read_to_end(&mut rest);
+                push.closed.store(true, Ordering::SeqCst);
+                let _ = push.sender.send(Say::Cut);
+            });
+            while let Ok(Say::Message(message)) = receiver.recv() {
+                if peer.try_send(event(&message)).is_err() {
+                    break;
+                }
+            }
+            let _ = peer.stream().shutdown(Shutdown::Both);
+        }))
+    }
+
+    /// Waits for a stream, from 0.
+    #[track_caller]
+    pub fn nth(&self, place: usize) -> Push {
+        eventually("a stream was opened", || self.count() > place);
+        self.0.lock().expect("no panic in between")[place].clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.lock().expect("no panic in between").len()
+    }
+
+    /// Tells a change to every session that has a stream.
+    pub fn tell(&self, method: &str, uri: Option<&str>) {
+        let all = self.0.lock().expect("no panic in between").clone();
+        all.iter().filter(|push| !push.closed.load(Ordering::SeqCst)).for_each(|push| push.tell(method, uri));
+    }
+}
+
+impl Push {
+    /// Sends a notification, or whatever else the server may say unasked.
+    pub fn send(&self, message: Value) {
+        self.sender.send(Say::Message(message)).expect("an open stream");
+    }
+
+    pub fn tell(&self, method: &str, uri: Option<&str>) {
+        let params = uri.map_or_else(|| json!({}), |uri| json!({ "uri": uri }));
+        self.send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+    }
+
+    /// Breaks its connection.
+    pub fn cut(&self) {
+        self.sender.send(Say::Cut).expect("an open stream");
+    }
+
+    #[track_caller]
+    pub fn await_closed(&self) {
+        eventually("a stream was closed", || self.closed.load(Ordering::SeqCst));
+    }
+}

@@ -44,7 +44,9 @@ fn farewells(shard: &Rc<Shard>, session: &Rc<Session>) -> Vec<Farewell> {
     }
     // Readers see that it ended; followers of the targets' streams as well.
     session.changed.notify_all();
-    session.legs.borrow().iter().filter_map(|leg| farewell(shard, session, leg)).collect()
+    let farewells = session.legs.borrow().iter().filter_map(|leg| farewell(shard, session, leg)).collect();
+    hub::Hub::relinked(shard, session);
+    farewells
 }
 
 /// Follows a change of the targets: the client is told that its lists have changed.
@@ -53,6 +55,7 @@ pub fn relink(shard: &Rc<Shard>, session: &Rc<Session>, backend: &McpBackend) {
         leave(shard, session, &leg);
     }
     lists_changed(session);
+    hub::Hub::relinked(shard, session);
 }
 
 /// Tells the client to ask for its lists again.

@@ -79,11 +79,13 @@ pub async fn open(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId, filter: 
         // Broke meanwhile, and said so for the streams that were there; this one as well.
         return;
     }
-    let subscribed = feed.line.subscribed.borrow();
-    let uris = uris.into_iter().filter(|uri| subscribed.contains(uri)).collect();
-    drop(subscribed);
+    let granted: BTreeSet<Uri> = uris.intersection(&feed.line.subscribed.borrow()).cloned().collect();
+    // What was refused is not asked for again with the next stream.
+    for (_, asked) in feed.line.streams.borrow_mut().iter_mut().filter(|(id, _)| *id == stream) {
+        asked.clone_from(&granted);
+    }
     feed.line.newest.set(stream);
-    let granted = Filter { lists: open.offers.tells, uris };
+    let granted = Filter { lists: open.offers.tells, uris: granted };
     feed.apply(shard, |source, now| source.opened(now, stream, &granted, open.offers.lists()));
 }
 

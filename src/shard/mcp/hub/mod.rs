@@ -8,7 +8,7 @@ mod modern;
 mod serve;
 mod sessions;
 
-pub use serve::serve_listen;
+pub use serve::{Listen, asks_for_more, serve_listen};
 pub use sessions::{follow, subscribe, unfollow, unsubscribe};
 
 use std::cell::{Cell, RefCell};
@@ -148,25 +148,23 @@ impl Hub {
         }
     }
 
-    /// A reload has given the conversations their new targets, or ended them: feeds of targets that are gone end, and
+    /// A conversation has other targets now, or has ended. If it is one of ours, feeds of targets that are gone end, and
     /// listens look anew.
-    pub fn adopt(shard: &Rc<Shard>) {
-        let circles: Vec<_> = shard.hub.circles.borrow().values().cloned().collect();
-        for circle in circles {
-            let legs = circle.session.leg_ids();
-            let ended = circle.session.ended.get();
-            let gone = |leg: &LegId| ended || !legs.contains(leg);
-            let feeds: Vec<_> = circle.feeds.borrow().values().filter(|feed| gone(&feed.leg)).cloned().collect();
-            for feed in &feeds {
-                circle.feeds.borrow_mut().remove(&feed.leg);
-                feed.end(shard);
-            }
-            if ended {
-                Hub::forget(shard, &circle);
-            }
-            circle.generation.set(circle.generation.get() + 1);
-            circle.changed.notify_all();
+    pub fn relinked(shard: &Rc<Shard>, session: &Session) {
+        let Some(circle) = shard.hub.by_serial.borrow().get(&session.serial).cloned() else { return };
+        let ended = session.ended.get();
+        let legs = session.leg_ids();
+        let gone = |feed: &&Rc<Feed>| ended || !legs.contains(&feed.leg);
+        let feeds: Vec<_> = circle.feeds.borrow().values().filter(gone).cloned().collect();
+        for feed in &feeds {
+            circle.feeds.borrow_mut().remove(&feed.leg);
+            feed.end(shard);
         }
+        if ended {
+            Hub::forget(shard, &circle);
+        }
+        circle.generation.set(circle.generation.get() + 1);
+        circle.changed.notify_all();
     }
 
     /// Ends every listen in good order: the gateway is going down.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use agentlane_runtime as runtime;
 use agentlane_runtime::local::Notify;
-use agentlane_wire::json::{self, Envelope};
+use agentlane_wire::json::{self, Envelope, Range32};
 use bytes::Bytes;
 
 use super::feed::{Feed, Sink};
@@ -123,9 +123,17 @@ pub async fn serve_listen(request: Listen<'_>, responder: &mut Responder<'_>) ->
     Ok(())
 }
 
+/// Whether a listen asks for what extensions add, of which nothing is known here.
+pub fn asks_for_more(body: &[u8], envelope: &Envelope) -> bool {
+    filter(body, envelope).is_some_and(|range| Filter::has_more(body, range))
+}
+
+fn filter(body: &[u8], envelope: &Envelope) -> Option<Range32> {
+    json::get(body, envelope.params?, "notifications").ok()?
+}
+
 fn wanted(request: &Listen<'_>) -> Result<Filter, Fault> {
-    let params = request.envelope.params;
-    let filter = params.and_then(|params| json::get(request.body, params, "notifications").ok().flatten());
+    let filter = filter(request.body, request.envelope);
     let filter = filter.map_or(Err(FilterFault::Wrong), |range| Filter::parse(request.body, range));
     filter.map_err(|fault| Fault::new(Kind::InvalidParams, fault.message()))
 }

@@ -18,7 +18,7 @@ use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::Bytes;
 
 use super::routing::{self, Route};
-use super::{Incoming, era, lists, method_of};
+use super::{Incoming, era, hub, lists, method_of};
 use crate::fault::{Fault, Kind, Origin};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
@@ -125,8 +125,24 @@ impl Request<'_> {
                 self.conclude(Answer::ok(result), responder).await;
                 Ok(())
             }
+            Method::Listen => Box::pin(self.listen(responder, record)).await,
             _ => self.call(responder, record).await,
         }
+    }
+
+    /// The stream of all changes.
+    async fn listen(&self, responder: &mut Responder<'_>, record: &mut Record) -> Result<(), Refusal> {
+        let Incoming { shard, backend, .. } = self.incoming;
+        if backend.config.is_identity()
+            && hub::asks_for_more(&self.body, &self.envelope)
+            && era::modern_target(shard, backend, 0).await?.is_some()
+        {
+            // What extensions tell is between the client and the target.
+            return self.call(responder, record).await;
+        }
+        let Request { caller, id, body, envelope, .. } = self;
+        let listen = hub::Listen { shard, backend, caller: *caller, id, body, envelope };
+        Ok(hub::serve_listen(listen, responder).await?)
     }
 
     /// The list of all targets.

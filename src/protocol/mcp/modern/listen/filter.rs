@@ -152,6 +152,15 @@ impl Filter {
         Ok(filter)
     }
 
+    /// Whether the object at `range` asks for more than is known here: what an extension adds.
+    pub fn has_more(message: &[u8], range: Range32) -> bool {
+        let known = |key: Range32| {
+            let mut names = List::ALL.into_iter().map(List::member).chain(["resourceSubscriptions"]);
+            names.any(|name| json::raw_eq(message, key, name))
+        };
+        json::members(message, range).map_while(Result::ok).any(|member| !known(member.key))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.lists.is_empty() && self.uris.is_empty()
     }
@@ -229,6 +238,18 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(written(&parse(text).unwrap()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_extensions_add_is_seen() {
+        for (text, expected) in [
+            ("{}", false),
+            (r#"{"toolsListChanged":true,"resourceSubscriptions":["a"]}"#, false),
+            (r#"{"toolsListChanged":true,"taskIds":["a"]}"#, true),
+        ] {
+            let range = json::root(text.as_bytes()).unwrap();
+            assert_eq!(Filter::has_more(text.as_bytes(), range), expected, "{text}");
         }
     }
 

@@ -9,6 +9,7 @@
 //! `process`, `http`, `scalar` (nodes to values, all faults collected) > `resolve` (both shapes to one `model`).
 //! One declaration gives the struct, its decoder and its part of [`schema`].
 
+mod cache;
 mod context;
 mod duration;
 mod fault;
@@ -38,11 +39,12 @@ use std::path::{Path, PathBuf};
 use context::{Context, Place};
 use form::Form;
 
+pub use cache::{Cache, CacheScope, Span};
 pub use fault::{Fault, FaultKind};
 pub use http::{AnyOr, HeaderName, HeaderValue, Method, Origin, PATTERN_BYTES_MAX, Pattern};
 pub use mcp::{
-    FailureMode, HttpTarget, Mcp, PrefixMode, Restart, Stdio, StdioMode, TARGET_NAME_CHARS_MAX, Target, TargetProtocol,
-    Transport,
+    FailureMode, HttpTarget, Mcp, PrefixMode, Restart, SessionLoss, Stdio, StdioMode, TARGET_NAME_CHARS_MAX, Target,
+    TargetProtocol, Transport,
 };
 pub use model::{
     Backend, BackendId, BackendKind, Bind, Document, HeaderMatch, Listener, Match, PathMatch, Protocol, QueryMatch,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::cache::Cache;
 use crate::context::{Context, Place, Table};
 use crate::fault::FaultKind;
 use crate::form::{Attempt, Attempted, Form, Named, record, words};
@@ -38,6 +39,8 @@ pub struct Mcp {
     pub input_timeout: Duration,
     /// Most entries on one page of a merged list.
     pub page_size: u32,
+    /// Most characters of an outward name; longer ones are shortened.
+    pub name_length: u32,
 }
 
 record! {
@@ -62,8 +65,11 @@ record! {
         pub input_timeout: Duration = or(Duration::from_secs(600)) "inputTimeout";
         /// Most entries on one page of a merged list, 1 to 100000. Default: 1000.
         pub page_size: u32 = or(1000) "pageSize" as Int<u32, 1, 100_000>;
+        /// Most characters of the name of a tool or prompt of a federation, 48 to 1024; a longer one is shortened. Default: 64.
+        pub name_length: u32 = or(64) "nameLength" as Int<u32, 48, 1024>;
+        /// How long lists are kept.
+        pub cache: Cache = or(Cache::default()) "cache";
     }
-    later "cache";
     guard "lock";
 }
 
@@ -81,7 +87,7 @@ impl Federation {
                 cx.fault(attempt.place, FaultKind::Duplicate, message);
                 continue;
             }
-            targets.push(target);
+            targets.push(Target { cache: target.cache.over(&self.cache), ..target });
         }
         Mcp {
             targets,
@@ -92,6 +98,7 @@ impl Federation {
             session_idle_timeout: self.session_idle_timeout.unwrap_or(session_ttl),
             input_timeout: self.input_timeout,
             page_size: self.page_size,
+            name_length: self.name_length,
         }
     }
 }
@@ -138,6 +145,20 @@ pub struct Target {
     pub protocol: TargetProtocol,
     /// Policies of an HTTP target; the default ones for a stdio target.
     pub policies: TargetPolicies,
+    /// How long its lists are kept.
+    pub cache: Cache,
+    /// What becomes of a client's session when the target forgot its own; `None`: what happened in it decides.
+    pub session_loss: Option<SessionLoss>,
+}
+
+words! {
+    /// What becomes of a client's session when a target forgot its own.
+    pub enum SessionLoss {
+        /// The target's is opened anew, unseen.
+        Reopen = "reopen",
+        /// It ends with 404, so that the client begins anew.
+        End = "end",
+    }
 }
 
 /// How a target is reached.
@@ -172,6 +193,11 @@ record! {
         protocol: TargetProtocol = or(TargetProtocol::Auto) "protocol";
         /// Policies of the connections to it. A stdio target has none.
         policies: Option<TargetPolicies> = opt "policies";
+        /// How long its lists are kept; what is absent is as its backend says.
+        cache: Cache = or(Cache::default()) "cache";
+        /// What becomes of a client's session when the target forgot its own. Default: it is opened anew unless state may
+        /// be lost (a tool was called that is not listed as read-only), else the client's ends.
+        session_loss: Option<SessionLoss> = opt "onSessionLoss";
         /// A server reached by streamable HTTP.
         mcp: Option<HttpTarget> = opt "mcp" as Option<HttpTargetDoc>;
         /// A server reached by HTTP with server-sent events, the transport of 2024-11-05: the URL is that of its stream.
@@ -180,7 +206,7 @@ record! {
         stdio: Option<Stdio> = opt "stdio";
     }
     one of "mcp", "sse", "stdio" later "openapi";
-    check stdio_has_no_policies;
+    check keys_fit_the_transport;
 }
 
 words! {
@@ -212,13 +238,13 @@ impl Form for TargetDoc {
     type Out = Target;
 
     fn decode(node: &Node, cx: &mut Context<'_>) -> Option<Target> {
-        let TargetRecord { name, protocol, policies, mcp, sse, stdio } = TargetRecord::decode(node, cx)?;
+        let TargetRecord { name, protocol, policies, cache, session_loss, mcp, sse, stdio } = TargetRecord::decode(node, cx)?;
         let transport = match (mcp, sse, stdio) {
             (Some(http), ..) => Transport::Http(http),
             (None, Some(http), _) => Transport::Sse(http),
             (None, None, stdio) => Transport::Stdio(stdio?),
         };
-        Some(Target { name, transport, protocol, policies: policies.unwrap_or_default() })
+        Some(Target { name, transport, protocol, policies: policies.unwrap_or_default(), cache, session_loss })
     }
 
     fn schema(defs: &mut Definitions) -> Json {
@@ -226,12 +252,14 @@ impl Form for TargetDoc {
     }
 }
 
-fn stdio_has_no_policies(target: &TargetRecord, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
-    if let (Some(_), Some(entry)) = (&target.policies, table.entry(&["policies"]))
-        && target.stdio.is_some()
-    {
-        let message = "a stdio target has no connection that policies could act on".to_owned();
-        cx.at_key("policies", |cx| cx.fault_at(entry.mark, FaultKind::Conflict, message));
+fn keys_fit_the_transport(target: &TargetRecord, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
+    for (misfits, key, message) in [
+        (target.stdio.is_some(), "policies", "a stdio target has no connection that policies could act on"),
+        (target.mcp.is_none(), "onSessionLoss", "only a target over streamable HTTP has a session that it could forget"),
+    ] {
+        if let Some(entry) = table.entry(&[key]).filter(|_| misfits) {
+            cx.at_key(key, |cx| cx.fault_at(entry.mark, FaultKind::Conflict, message.to_owned()));
+        }
     }
     true
 }

@@ -36,6 +36,8 @@ pub struct McpBackend {
     pub input_timeout: Duration,
     /// Elements per page of a merged list.
     pub page_size: usize,
+    /// Characters of an outward name; longer ones are shortened.
+    pub name_length: usize,
     /// Refuse foreign `Host` and `Origin` on loopback listeners.
     pub rebinding_protection: bool,
     /// From a request's last byte to the answer's first, for calls; `None`: as long as the client waits.
@@ -52,6 +54,28 @@ pub struct Target {
     pub protocol: Protocol,
     /// Two targets of equal fingerprint are the same server: sessions stay across a reload.
     pub fingerprint: String,
+    pub lists: ListPolicy,
+    pub session_loss: SessionLoss,
+}
+
+/// How long a target's lists are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListPolicy {
+    /// For targets that say nothing themselves. Zero: not at all.
+    pub fresh_for: Duration,
+    /// Such a list is every caller's whose client has the same abilities.
+    pub public: bool,
+    /// How old a list may be that stands in for one that does not come. Zero: none does.
+    pub stale_for: Duration,
+}
+
+/// What becomes of a client's session when a target forgot its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionLoss {
+    /// The target's is opened anew if nothing can be lost by that, else the client's ends.
+    Judge,
+    Reopen,
+    End,
 }
 
 /// What a target is spoken to in.
@@ -129,13 +153,24 @@ impl McpBackend {
         Some((index, own))
     }
 
+    /// Whether any target's lists are kept to be used again.
+    pub fn keeps_lists(&self) -> bool {
+        self.targets.iter().any(|target| !target.lists.fresh_for.is_zero())
+    }
+
     pub fn target_index(&self, name: &str) -> Option<usize> {
         self.targets.iter().position(|target| target.name == name)
     }
 }
 
 impl Target {
-    pub fn new(name: String, kind: TargetKind, protocol: Protocol) -> Self {
+    pub fn new(
+        name: String,
+        kind: TargetKind,
+        protocol: Protocol,
+        lists: ListPolicy,
+        session_loss: SessionLoss,
+    ) -> Self {
         let server = match &kind {
             // Addresses may change under a name; the server is the same.
             TargetKind::Http(http) => format!("http {} {} {:?}", http.endpoint.authority, http.path, http.request),
@@ -144,6 +179,6 @@ impl Target {
             TargetKind::Stdio(stdio) => format!("stdio {:?}", StdioTarget { warm: 0, ..stdio.clone() }),
         };
         let fingerprint = format!("{protocol:?} {server}");
-        Target { prefix: names::prefix(&name), name, kind, protocol, fingerprint }
+        Target { prefix: names::prefix(&name), name, kind, protocol, fingerprint, lists, session_loss }
     }
 }

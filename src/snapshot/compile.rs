@@ -15,7 +15,7 @@ use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
 use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
 use crate::backend::http::{Endpoint, HttpBackend};
 use crate::backend::mcp::{
-    ChildLimits, FailureMode, HttpTarget, McpBackend, Protocol, StdioTarget, Target, TargetKind,
+    ChildLimits, FailureMode, HttpTarget, ListPolicy, McpBackend, Protocol, SessionLoss, StdioTarget, Target, TargetKind,
 };
 use crate::backend::{Backend, Weighted};
 use crate::policy::cors::{Cors, OriginPattern};
@@ -160,6 +160,7 @@ impl Compiler<'_> {
             session_idle: mcp.session_idle_timeout,
             input_timeout: mcp.input_timeout,
             page_size: mcp.page_size as usize,
+            name_length: mcp.name_length as usize,
             rebinding_protection: mcp.dns_rebinding_protection,
             call_timeout: timeouts.backend.or(timeouts.request),
         }
@@ -199,7 +200,17 @@ impl Compiler<'_> {
             config::TargetProtocol::V2025_11_25 => Protocol::Legacy(Some(Revision::V2025_11_25)),
             config::TargetProtocol::Modern | config::TargetProtocol::V2026_07_28 => Protocol::Modern,
         };
-        Target::new(target.name.clone(), kind, protocol)
+        let lists = ListPolicy {
+            fresh_for: target.cache.fresh_for(),
+            public: target.cache.is_public(),
+            stale_for: target.cache.stands_in_for(),
+        };
+        let session_loss = match target.session_loss {
+            None => SessionLoss::Judge,
+            Some(config::SessionLoss::Reopen) => SessionLoss::Reopen,
+            Some(config::SessionLoss::End) => SessionLoss::End,
+        };
+        Target::new(target.name.clone(), kind, protocol, lists, session_loss)
     }
 
     fn http_target(&self, target: &config::Target, http: &config::HttpTarget) -> HttpTarget {

@@ -384,3 +384,25 @@ fn no_fault_repeats_a_secret() {
     assert_eq!(faults.len(), 2);
     assert!(!format!("{faults:?}").contains("hunter2"), "{faults:?}");
 }
+
+#[test]
+fn wrong_words_about_lists_and_sessions() {
+    bad(
+        "mcp:
+  port: 3000
+  nameLength: 20
+  cache: {ttl: 0s, scope: shared, until: 1m}
+  targets:
+  - {name: a, mcp: {host: 'http://a/mcp'}, onSessionLoss: ignore}
+  - {name: b, stdio: {cmd: b}, onSessionLoss: end}
+",
+        &[
+            "3:15: mcp.nameLength: expected an integer from 48 to 1024, got 20",
+            "4:16: mcp.cache.ttl: expected a duration above zero, like 500ms, 5m or 1h30m, or off, got \"0s\"",
+            "4:27: mcp.cache.scope: expected one of private, public, got \"shared\"",
+            "4:35: mcp.cache.until: unknown key",
+            "6:59: mcp.targets[0].onSessionLoss: expected one of reopen, end, got \"ignore\"",
+            "7:32: mcp.targets[1].onSessionLoss: only a target over streamable HTTP has a session that it could forget",
+        ],
+    );
+}

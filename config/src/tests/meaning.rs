@@ -356,3 +356,35 @@ fn a_document_of_many_routes_is_read_quickly() {
     }
     assert_eq!(good(&text).binds[0].listeners[0].routes.len(), 2000);
 }
+
+#[test]
+fn what_a_target_says_of_its_lists_comes_before_what_its_backend_says() {
+    let document = good(
+        "mcp:
+  port: 3000
+  nameLength: 128
+  cache: {ttl: 30s, scope: public}
+  targets:
+  - {name: a, mcp: {host: 'http://a/mcp'}, cache: {ttl: off, staleFor: off}, onSessionLoss: end}
+  - {name: b, stdio: {cmd: b}, cache: {scope: private, staleFor: 1h}}
+  - {name: c, mcp: {host: 'http://c/mcp'}}
+",
+    );
+    let BackendKind::Mcp(mcp) = &document.backends[0].kind else { panic!("{document:?}") };
+    let seconds = |span: Duration| span.as_secs();
+    let caches: Vec<_> = mcp
+        .targets
+        .iter()
+        .map(|target| &target.cache)
+        .map(|cache| (seconds(cache.fresh_for()), cache.is_public(), seconds(cache.stands_in_for())))
+        .collect();
+    assert_eq!(caches, [(0, true, 0), (30, false, 3600), (30, true, 300)]);
+    assert_eq!(mcp.name_length, 128);
+    let losses: Vec<_> = mcp.targets.iter().map(|target| target.session_loss).collect();
+    assert_eq!(losses, [Some(SessionLoss::End), None, None]);
+    let plain = good("mcp: {port: 3000, targets: [{name: a, stdio: {cmd: a}}]}");
+    let BackendKind::Mcp(mcp) = &plain.backends[0].kind else { panic!("{plain:?}") };
+    let cache = &mcp.targets[0].cache;
+    assert_eq!((mcp.name_length, cache.fresh_for(), cache.is_public()), (64, Duration::ZERO, false));
+    assert_eq!(cache.stands_in_for(), Duration::from_secs(300));
+}

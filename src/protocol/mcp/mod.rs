@@ -1,10 +1,13 @@
 //! The Model Context Protocol as a gateway sees it: revisions, names, merging, and the state of a session. Raw JSON stays
 //! raw: only what must be read is read, and only what must change is spliced.
 
+pub mod cache;
 pub mod caller;
 pub mod catalogue;
 pub mod content;
 pub mod error;
+pub mod federate;
+pub mod listing;
 pub mod merge;
 pub mod method;
 pub mod modern;

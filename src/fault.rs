@@ -46,7 +46,7 @@ pub enum Kind {
 }
 
 /// A fault on its way to whoever asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fault {
     pub kind: Kind,
     /// What the peer reads: lower case, no secrets, no addresses.

@@ -18,6 +18,20 @@ pub const UPSTREAM_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const LIST_PAGES_MAX: usize = 1_000;
 /// Bytes of one target's whole list.
 pub const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Lists of targets that one shard keeps, and their bytes; the oldest leave first, and one of more than half is not kept.
+pub const LIST_CACHE_ENTRIES_MAX: usize = 8_192;
+/// See [`LIST_CACHE_ENTRIES_MAX`].
+pub const LIST_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// First pages of merged lists that one shard keeps, and their bytes; the oldest leave first.
+pub const PAGE_CACHE_ENTRIES_MAX: usize = 4_096;
+/// See [`PAGE_CACHE_ENTRIES_MAX`].
+pub const PAGE_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Lists of one target that are on their way to one shard; for more the target counts as too slow.
+pub const LIST_FLIGHTS_MAX: usize = 16_384;
+/// Requests that one list on its way tells when it comes later than they waited; more are not told.
+pub const LIST_LATECOMERS_MAX: usize = 4_096;
+/// A list that is late is waited for this many deadlines, for those that were answered without it.
+pub const LIST_LATE_DEADLINES: u32 = 4;
 /// Elements of one JSON-RPC batch (2025-03-26).
 pub const BATCH_MAX: usize = 100;
 /// Messages waiting in one shard's inbox; a sender above it answers its request with 503.

@@ -33,11 +33,11 @@ pub struct Session {
     pub serial: u64,
     /// [`McpBackend::key`](crate::backend::mcp::McpBackend) of the endpoint that it was opened at.
     pub backend: Rc<str>,
-    /// Who opened it; `None` for a conversation of the gateway's own.
-    pub caller: Option<Caller>,
     /// Targets that speak both are spoken to in 2026-07-28.
     pub prefers_modern: Cell<bool>,
     pub revision: Revision,
+    /// Who opened it, or on whose behalf it is: what comes over its legs is that caller's.
+    pub caller: Caller,
     /// `params` of the client's `initialize`, as it was sent: what every target is told.
     pub initialize_params: Bytes,
     /// In the order of the backend's targets.
@@ -74,6 +74,8 @@ pub struct Leg {
     pub following: Cell<bool>,
     /// The target has answered whether it has such a stream, or is not asked.
     pub followed: Event,
+    /// Something was asked of the target since it was opened that its session may remember.
+    pub stateful: Cell<bool>,
     /// Times in a row that its child ended soon after its start.
     pub crashes: Cell<u32>,
     /// That stream's socket, to end the read in flight on it.
@@ -303,6 +305,7 @@ impl Leg {
             settled: Notify::new(),
             following: Cell::new(false),
             followed: Event::new(),
+            stateful: Cell::new(false),
             crashes: Cell::new(0),
             follower: Cell::new(None),
         })

@@ -238,7 +238,8 @@ impl Form for TargetDoc {
     type Out = Target;
 
     fn decode(node: &Node, cx: &mut Context<'_>) -> Option<Target> {
-        let TargetRecord { name, protocol, policies, cache, session_loss, mcp, sse, stdio } = TargetRecord::decode(node, cx)?;
+        let TargetRecord { name, protocol, policies, cache, session_loss, mcp, sse, stdio } =
+            TargetRecord::decode(node, cx)?;
         let transport = match (mcp, sse, stdio) {
             (Some(http), ..) => Transport::Http(http),
             (None, Some(http), _) => Transport::Sse(http),
@@ -255,7 +256,11 @@ impl Form for TargetDoc {
 fn keys_fit_the_transport(target: &TargetRecord, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
     for (misfits, key, message) in [
         (target.stdio.is_some(), "policies", "a stdio target has no connection that policies could act on"),
-        (target.mcp.is_none(), "onSessionLoss", "only a target over streamable HTTP has a session that it could forget"),
+        (
+            target.mcp.is_none(),
+            "onSessionLoss",
+            "only a target over streamable HTTP has a session that it could forget",
+        ),
     ] {
         if let Some(entry) = table.entry(&[key]).filter(|_| misfits) {
             cx.at_key(key, |cx| cx.fault_at(entry.mark, FaultKind::Conflict, message.to_owned()));

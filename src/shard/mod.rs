@@ -28,7 +28,7 @@ use agentlane_runtime as runtime;
 use agentlane_runtime::channel::{Receiver, Sender};
 use bytes::Bytes;
 
-use crate::backend::mcp::{McpBackend, StdioTarget, TargetKind};
+use crate::backend::mcp::{McpBackend, StdioTarget, Target, TargetKind};
 use crate::fault::{Fault, Kind};
 use crate::limits::MESH_DEADLINE;
 use crate::mesh::{Peers, SharedChild, ToControl, ToShard};
@@ -82,6 +82,9 @@ pub struct Shard {
     shared_children: RefCell<HashMap<(String, String), Rc<SharedSlot>>>,
     listeners: RefCell<accept::Listeners>,
     access: RefCell<Option<AccessLog>>,
+    /// Lists of targets that are kept.
+    pub kept: mcp::cache::Kept,
+    next_state: Cell<u64>,
     next_call: Cell<u64>,
     next_ticket: Cell<u64>,
 }
@@ -117,17 +120,31 @@ impl Active {
 /// The MCP backends by their keys.
 type Backends = HashMap<String, Rc<BackendState>>;
 
-/// The states of a snapshot's MCP backends. What is known of equal targets is kept.
-fn backends_of(snapshot: &Snapshot, previous: &Backends) -> Backends {
+/// The states of a snapshot's MCP backends. What is known of equal targets is kept. `ids` counts states.
+fn backends_of(snapshot: &Snapshot, previous: &Backends, ids: &Cell<u64>) -> Backends {
     let mut next = Backends::new();
     for config in &snapshot.mcp {
         next.entry(config.key.clone()).or_insert_with(|| {
-            let known = previous.get(&config.key).filter(|known| same_targets(&known.config, config));
+            let before = previous.get(&config.key);
+            let known = before.filter(|known| same_targets(&known.config, config));
             let catalogue = RefCell::new(known.map(|known| known.catalogue.take()).unwrap_or_default());
             let eras = known.map(|known| known.eras.clone()).unwrap_or_default();
             let old_transport = RefCell::new(known.map(|known| known.old_transport.take()).unwrap_or_default());
             let introductions = RefCell::default();
-            Rc::new(BackendState { config: config.clone(), catalogue, introductions, eras, old_transport })
+            let id = || ids.replace(ids.get() + 1);
+            let lists = config.targets.iter().map(|target| {
+                let known = before.and_then(|before| before.lists_of(target));
+                known.unwrap_or_else(|| mcp::cache::TargetLists::new(id()))
+            });
+            Rc::new(BackendState {
+                id: id(),
+                config: config.clone(),
+                catalogue,
+                lists: lists.collect(),
+                introductions,
+                eras,
+                old_transport,
+            })
         });
     }
     next
@@ -135,6 +152,8 @@ fn backends_of(snapshot: &Snapshot, previous: &Backends) -> Backends {
 
 /// One MCP backend on this shard.
 pub struct BackendState {
+    /// Unique on the shard: the same backend after a reload has another.
+    pub id: u64,
     pub config: Arc<McpBackend>,
     pub catalogue: RefCell<Catalogue>,
     /// Which revisions its targets speak, as far as they were seen.
@@ -143,6 +162,16 @@ pub struct BackendState {
     pub old_transport: RefCell<HashMap<String, Instant>>,
     /// How targets with sessions introduced themselves last, by their names.
     pub introductions: RefCell<HashMap<String, mcp::modern::Introduction>>,
+    /// In the order of the targets.
+    pub lists: Vec<Rc<mcp::cache::TargetLists>>,
+}
+
+impl BackendState {
+    /// What is known of the lists of an equal target.
+    fn lists_of(&self, target: &Target) -> Option<Rc<mcp::cache::TargetLists>> {
+        let same = |known: &Arc<Target>| known.name == target.name && known.fingerprint == target.fingerprint;
+        self.config.targets.iter().position(same).map(|place| self.lists[place].clone())
+    }
 }
 
 /// A shared child that this shard owns, or may start.
@@ -157,7 +186,8 @@ pub struct SharedSlot {
 impl Shard {
     /// Runs a shard to its end: the end of its inbox.
     pub async fn run(parts: Parts, inbox: Receiver<ToShard>, ready: Sender<Result<(), String>>) {
-        let backends = backends_of(&parts.snapshot, &Backends::new());
+        let ids = Cell::new(0);
+        let backends = backends_of(&parts.snapshot, &Backends::new(), &ids);
         let active = Active::new(parts.snapshot, &backends, &parts.metrics, parts.index);
         let shard = Rc::new(Shard {
             // Ids of calls are unique over all shards, and small enough for every JSON parser: 10 bits and 42.
@@ -174,6 +204,8 @@ impl Shard {
             parked: RefCell::default(),
             hub: mcp::hub::Hub::default(),
             metrics: parts.metrics,
+            kept: Default::default(),
+            next_state: ids,
             drain: Drain::new(),
             backends: RefCell::new(backends),
             shared_children: RefCell::default(),
@@ -242,7 +274,7 @@ impl Shard {
     /// Takes a new configuration: listeners first, because only they can fail.
     fn publish(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> Result<(), String> {
         accept::follow(self, &snapshot)?;
-        let backends = backends_of(&snapshot, &self.backends.borrow());
+        let backends = backends_of(&snapshot, &self.backends.borrow(), &self.next_state);
         *self.active.borrow_mut() = Active::new(snapshot, &backends, &self.metrics, self.index);
         self.adopt(backends);
         Ok(())
@@ -345,6 +377,7 @@ impl Shard {
 fn same_targets(a: &McpBackend, b: &McpBackend) -> bool {
     a.targets.len() == b.targets.len()
         && a.prefixed == b.prefixed
+        && a.name_length == b.name_length
         && a.targets.iter().zip(&b.targets).all(|(a, b)| a.name == b.name && a.fingerprint == b.fingerprint)
 }
 

@@ -15,7 +15,8 @@ use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
 use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
 use crate::backend::http::{Endpoint, HttpBackend};
 use crate::backend::mcp::{
-    ChildLimits, FailureMode, HttpTarget, ListPolicy, McpBackend, Protocol, SessionLoss, StdioTarget, Target, TargetKind,
+    ChildLimits, FailureMode, HttpTarget, ListPolicy, McpBackend, Protocol, SessionLoss, StdioTarget, Target,
+    TargetKind,
 };
 use crate::backend::{Backend, Weighted};
 use crate::policy::cors::{Cors, OriginPattern};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::support::mcp_client::{McpClient, answer_of, initialize, text_of};
+use crate::support::mcp_client::{McpClient, answer_of, initialize, message, text_of};
 use crate::support::mcp_server::{Act, McpServer, Offers, Seen, begin_events, event};
 use crate::support::upstream::reply;
 use crate::support::wire::Peer;
@@ -165,7 +165,9 @@ fn a_target_that_forgot_its_session_gets_a_new_one_behind_the_client_s_back() {
         let forgotten = Arc::new(AtomicBool::new(false));
         let forgetful = |name: &'static str| {
             let forgotten = forgotten.clone();
-            McpServer::offering(name, Offers::resources(&["memo:x"]), move |seen| {
+            let mut offers = Offers::resources(&["memo:x"]);
+            offers.tools[0]["annotations"] = json!({ "readOnlyHint": true });
+            McpServer::offering(name, offers, move |seen| {
                 let first = format!("{name}-1");
                 match seen.session.as_deref() {
                     Some(session) if session == first && forgotten.load(Ordering::SeqCst) => {
@@ -179,6 +181,7 @@ fn a_target_that_forgot_its_session_gets_a_new_one_behind_the_client_s_back() {
         let (_first, single) = federation(vec![alone.target("alone")]);
         let (_second, federated) = federation(vec![one.target("one"), two.target("two")]);
         let (single, federated) = (McpClient::open(single), McpClient::open(federated));
+        assert_eq!(tool_names(&federated.result("tools/list", json!({}))), ["one__echo", "two__echo"]);
         assert_eq!(federated.call("one__echo", json!({})), "one: echo {}");
         forgotten.store(true, Ordering::SeqCst);
         assert_eq!(single.call("echo", json!({})), "alone: echo {}");
@@ -192,6 +195,90 @@ fn a_target_that_forgot_its_session_gets_a_new_one_behind_the_client_s_back() {
         }
         assert_eq!(alone.count("tools/call"), 2, "the refused one and its repetition");
     }
+}
+
+/// A server that forgets its first session when the flag is set.
+fn forgetful(name: &'static str, forgotten: &Arc<AtomicBool>) -> McpServer {
+    let (first, forgotten) = (format!("{name}-1"), forgotten.clone());
+    McpServer::offering(name, Offers::resources(&["memo:x"]), move |seen| {
+        let is_first = seen.session.as_deref() == Some(&first);
+        if is_first && forgotten.load(Ordering::SeqCst) {
+            return Act::Bytes(reply(404, &[], "Session not found"));
+        }
+        match seen.method() {
+            "resources/subscribe" => Act::Result(json!({})),
+            _ => Act::Well,
+        }
+    })
+}
+
+#[test]
+fn a_lost_session_that_may_have_had_state_ends_the_client_s() {
+    let forgotten = Arc::new(AtomicBool::new(false));
+    let server = forgetful("web", &forgotten);
+    let other = McpServer::good("other");
+    let (_gateway, address) = federation(vec![server.target("web"), other.target("other")]);
+    let client = McpClient::open(address);
+    assert_eq!(client.call("other__echo", json!({})), "other: echo {}");
+    client.call("web__echo", json!({ "remember": "this" }));
+    forgotten.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let answer = client.post(&message(1, "tools/call", json!({ "name": "web__echo", "arguments": {} })));
+        assert_eq!(answer.status, 404, "{}", answer.text());
+    }
+    other.await_seen("the end", |seen| seen.verb == "DELETE");
+    assert_eq!(server.sessions(), 1, "no new one behind the client's back");
+    let anew = McpClient::open(address);
+    assert_eq!(anew.call("web__echo", json!({})), "web: echo {}");
+    // What is listed meets it as well.
+    forgotten.store(false, Ordering::SeqCst);
+    let server = forgetful("web", &forgotten);
+    let (_gateway, address) = federation(vec![server.target("web"), other.target("other")]);
+    let client = McpClient::open(address);
+    client.call("web__echo", json!({}));
+    forgotten.store(true, Ordering::SeqCst);
+    assert_eq!(client.post(&message(1, "tools/list", json!({}))).status, 404);
+}
+
+#[test]
+fn a_target_may_say_what_a_lost_session_means() {
+    let forgotten = Arc::new(AtomicBool::new(false));
+    let after_loss = |loss: &str, before: &dyn Fn(&McpClient)| {
+        forgotten.store(false, Ordering::SeqCst);
+        let server = forgetful("web", &forgotten);
+        let mut target = server.target("web");
+        target["onSessionLoss"] = loss.into();
+        let (_gateway, address) = federation(vec![target]);
+        let client = McpClient::open(address);
+        before(&client);
+        forgotten.store(true, Ordering::SeqCst);
+        let status = client.post(&message(1, "tools/call", json!({ "name": "echo", "arguments": {} }))).status;
+        (status, server.sessions())
+    };
+    let call = |client: &McpClient| drop(client.call("echo", json!({})));
+    assert_eq!(after_loss("reopen", &call), (200, 2));
+    assert_eq!(after_loss("end", &|_| ()), (404, 1));
+}
+
+#[test]
+fn what_was_subscribed_to_is_told_of_after_a_loss() {
+    let forgotten = Arc::new(AtomicBool::new(false));
+    let (server, other) = (forgetful("web", &forgotten), McpServer::good("other"));
+    let (_gateway, address) = federation(vec![server.target("web"), other.target("other")]);
+    let client = McpClient::open(address);
+    client.result("resources/subscribe", json!({ "uri": "memo:x" }));
+    let mut stream = client.listen(None);
+    forgotten.store(true, Ordering::SeqCst);
+    assert_eq!(client.result("resources/read", json!({ "uri": "memo:x" }))["contents"][0]["text"], "web has memo:x");
+    let told = stream.message().expect("a message");
+    assert_eq!(
+        (&told["method"], &told["params"]["uri"]),
+        (&json!("notifications/resources/updated"), &json!("memo:x"))
+    );
+    let again = server.await_seen("the subscription, again", |seen| {
+        seen.method() == "resources/subscribe" && seen.session.as_deref() == Some("web-2")
+    });
+    assert_eq!(again.message["params"]["uri"], "memo:x");
 }
 
 #[test]

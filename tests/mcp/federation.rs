@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::mcp_client::{McpClient, each};
-use crate::support::mcp_server::{Act, McpServer, Offers};
+use crate::support::mcp_server::{Act, McpServer, Offers, Seen};
 use crate::{federation, gateway, tool_names};
 
 #[test]
@@ -151,4 +151,87 @@ fn pages_walk_over_everything_once_in_a_stable_order() {
         client.ask("resources/list", json!({ "cursor": cursors[0] }))["error"]["code"].as_i64().map(|code| code < 0),
         Some(true)
     );
+}
+
+#[test]
+fn names_over_the_limit_are_shortened_and_lead_home() {
+    let long = format!("{}_end", "long_".repeat(20));
+    let other = format!("{}_end2", "long_".repeat(20));
+    let umlauts = "ü".repeat(70);
+    let own = [long.as_str(), other.as_str(), umlauts.as_str(), "short"];
+    let offers = Offers { prompts: own.iter().map(|name| json!({ "name": name })).collect(), ..Offers::tools(&own) };
+    let script = |seen: &Seen| match seen.method() {
+        "prompts/get" => {
+            let text = format!("prompt {}", seen.tool());
+            Act::Result(json!({ "messages": [{ "role": "user", "content": { "type": "text", "text": text } }] }))
+        }
+        "completion/complete" => {
+            Act::Result(json!({ "completion": { "values": [seen.message["params"]["ref"]["name"]] } }))
+        }
+        "initialize" => {
+            let result = json!({
+                "protocolVersion": "2025-11-25",
+                "capabilities": { "tools": {}, "prompts": {}, "completions": {} },
+                "serverInfo": { "name": "x", "version": "1" },
+            });
+            Act::Result(result)
+        }
+        _ => Act::Well,
+    };
+    let (one, two) = (McpServer::offering("one", offers.clone(), script), McpServer::offering("two", offers, script));
+    let targets = json!([one.target("one"), two.target("two")]);
+    let start =
+        |mode: &str, length: u32| gateway(json!({ "targets": targets, "prefixMode": mode, "nameLength": length }));
+    let listed = |client: &McpClient, kind: &str| -> Vec<String> {
+        let list = client.result(&format!("{kind}/list"), json!({}));
+        each(&list[kind], "name").into_iter().map(str::to_owned).collect()
+    };
+    let (_gateway, address) = start("conditional", 64);
+    let client = McpClient::open(address);
+    let tools = listed(&client, "tools");
+    assert_eq!(tools.len(), 8);
+    assert!(tools.iter().all(|name| name.chars().count() <= 64), "{tools:?}");
+    assert_eq!(listed(&client, "prompts"), tools, "prompts alike");
+    let homes: Vec<(&str, &str)> = ["one", "two"].iter().flat_map(|target| own.map(|name| (*target, name))).collect();
+    for (outward, (target, name)) in tools.iter().zip(&homes) {
+        assert!(outward.starts_with(&format!("{target}__")), "{outward}");
+        assert_eq!(client.call(outward, json!({})), format!("{target}: {name} {{}}"));
+        let prompt = client.result("prompts/get", json!({ "name": outward }));
+        assert_eq!(prompt["messages"][0]["content"]["text"], format!("prompt {name}"));
+        let reference =
+            json!({ "ref": { "type": "ref/prompt", "name": outward }, "argument": { "name": "a", "value": "" } });
+        assert_eq!(client.result("completion/complete", reference)["completion"]["values"], json!([name]));
+    }
+    assert_eq!(tools[3], "one__short");
+    // A gateway that has never listed knows them as well, and gives the same names.
+    let (_second, address) = start("conditional", 64);
+    let cold = McpClient::open(address);
+    assert_eq!(cold.call(&tools[4], json!({})), format!("two: {long} {{}}"));
+    assert_eq!(
+        cold.result("prompts/get", json!({ "name": tools[2] }))["messages"][0]["content"]["text"],
+        format!("prompt {umlauts}")
+    );
+    assert_eq!(listed(&cold, "tools"), tools);
+    let nobody = format!("{}_aaaaaaaa", &tools[0][..55]);
+    assert_eq!(cold.call(&nobody, json!({})), format!("one: {} {{}}", &nobody[5..]), "a name that only looks like one");
+    // Without prefixes, and with room.
+    let (_third, address) = start("never", 64);
+    let bare = McpClient::open(address);
+    let names = listed(&bare, "tools");
+    assert_eq!((names.len(), names[3].as_str()), (4, "short"));
+    assert_eq!(bare.call(&names[0], json!({})), format!("one: {long} {{}}"));
+    let (_fourth, address) = start("conditional", 256);
+    assert_eq!(listed(&McpClient::open(address), "tools")[0], format!("one__{long}"));
+}
+
+#[test]
+fn one_target_keeps_its_own_names_however_long() {
+    let long = "x".repeat(100);
+    let server = McpServer::offering("web", Offers::tools(&[&long]), |_| Act::Well);
+    for cache in [json!({}), json!({ "ttl": "1h" })] {
+        let (_gateway, address) = gateway(json!({ "targets": [server.target("web")], "cache": cache }));
+        let client = McpClient::open(address);
+        assert_eq!(tool_names(&client.result("tools/list", json!({}))), [long.as_str()]);
+        assert_eq!(client.call(&long, json!({})), format!("web: {long} {{}}"));
+    }
 }

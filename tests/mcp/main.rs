@@ -1,6 +1,7 @@
 //! The MCP endpoint through the real binary, between plain clients and scripted servers.
 
 mod bad_input;
+mod caching;
 mod ends;
 mod failing_targets;
 mod federation;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
-use super::{Incoming, era, failure_response, hub, inbound, leg, listen, lists, mcp_fault, modern_leg, refuse};
+use super::{Incoming, era, failure_response, hub, inbound, leg, listen, lists, loss, mcp_fault, modern_leg, refuse};
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
 use crate::protocol::mcp::error;
@@ -39,12 +39,13 @@ pub async fn request(
     record: &mut Record,
 ) {
     let identity = incoming.backend.config.is_identity();
+    let as_it_is = identity && !incoming.backend.config.keeps_lists();
     let outcome = match method {
         Method::Ping => {
             let _ = responder.json(200, error::result_response(&id, b"{}")).await;
             return;
         }
-        Method::List(kind) if !identity => Box::pin(list(incoming, session, kind, &body, envelope)).await,
+        Method::List(kind) if !as_it_is => Box::pin(list(incoming, session, kind, &body, envelope)).await,
         Method::SetLevel => Box::pin(set_level(incoming, session, &body, envelope, identity)).await,
         Method::ResourcesUnsubscribe | Method::ResourcesSubscribe if shared_subscription(incoming, session) => {
             Box::pin(subscribe_shared(incoming, session, method, &body, envelope)).await
@@ -53,6 +54,7 @@ pub async fn request(
     };
     let response = match outcome {
         Ok(result) => error::result_response(&id, &result),
+        Err(fault) if fault.kind == Kind::SessionUnknown => return refuse(responder, record, Some(&id), &fault).await,
         Err(fault) => {
             record.fault(&fault);
             error::fault_response(Some(&id), &fault)
@@ -73,7 +75,8 @@ async fn list(
 ) -> Result<Bytes, Fault> {
     let wrong = |_| Fault::new(Kind::InvalidParams, "params.cursor is not a string");
     let cursor = envelope.cursor.map(|range| json::string(body, range)).transpose().map_err(wrong)?;
-    lists::merged(incoming.shard, incoming.backend, session, kind, cursor.as_deref()).await
+    let merged = lists::merged(incoming.shard, incoming.backend, session, kind, cursor.as_deref()).await?;
+    Ok(merged.result)
 }
 
 /// Tells every target that logs; one that fails does not fail the rest.
@@ -197,7 +200,7 @@ async fn forward(
         return;
     }
     let target = record.target.as_ref().map(|target| target.name.as_str());
-    if fault.kind == Kind::Overloaded {
+    if matches!(fault.kind, Kind::Overloaded | Kind::SessionUnknown) {
         return refuse(responder, record, Some(&id), &fault).await;
     }
     let _ = responder.answer(failure_response(method, &id, &fault, target)).await;
@@ -307,11 +310,13 @@ pub async fn exchange(
                 // It was not executed: once more, in a session that the target knows.
                 retried = true;
                 session.finished(id);
-                leg::forget(session, leg, &open);
+                loss::forgotten(shard, session, leg, &open)?;
                 continue;
             }
             return refused(*status, refusal.clone(), responder).await.map(|()| Served::Done);
         }
+        // Here, because a request that was refused has left nothing, and one that failed was told.
+        note_state(incoming, session, leg, method, body, envelope, &route);
         if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
             remember_subscription(session, method, leg, body, envelope, &route);
         }
@@ -333,6 +338,31 @@ pub async fn exchange(
         };
         return relay::relay(call, answer, responder).await;
     }
+}
+
+/// Notes that the target's session may remember the request: then it must not be lost without anybody knowing. A tool that
+/// is listed as read-only leaves nothing, and what else may be asked leaves nothing that is not restored.
+fn note_state(
+    incoming: &Incoming<'_>,
+    session: &Session,
+    leg: LegId,
+    method: Method,
+    body: &Bytes,
+    envelope: &Envelope,
+    route: &Route,
+) {
+    if !matches!(method, Method::ToolsCall | Method::Tasks | Method::Other) {
+        return;
+    }
+    let Some(leg) = session.leg(leg).filter(|leg| !leg.stateful.get()) else { return };
+    let backend = incoming.backend;
+    let name = envelope.name.and_then(|range| json::string(body, range).ok());
+    let read_only = name.filter(|_| method == Method::ToolsCall).is_some_and(|name| {
+        let prefix = if backend.config.prefixed { leg.target.prefix.as_str() } else { "" };
+        let own = route.own_name.as_deref().unwrap_or_else(|| name.strip_prefix(prefix).unwrap_or(&name));
+        backend.catalogue.borrow().is_read_only(route.index, own)
+    });
+    leg.stateful.set(!read_only);
 }
 
 /// The request as its target gets it.

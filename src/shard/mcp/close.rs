@@ -12,6 +12,7 @@ use super::{hub, leg};
 use crate::backend::mcp::{McpBackend, TargetKind};
 use crate::limits::FAREWELL_DEADLINE;
 use crate::protocol::mcp::error;
+use crate::protocol::mcp::method::ListKind;
 use crate::protocol::mcp::streams::STANDALONE;
 use crate::session::{ChildCommand, Leg, LegState, OpenLeg, Session, Transport};
 use crate::shard::Shard;
@@ -64,6 +65,18 @@ pub fn lists_changed(session: &Session) {
         let changed = error::notification(&format!("notifications/{kind}/list_changed"), None);
         session.streams.borrow_mut().push(STANDALONE, changed);
     }
+    session.changed.notify_all();
+}
+
+/// Tells the client to ask for one of its lists again.
+pub fn list_changed(session: &Session, kind: ListKind) {
+    let name = match kind {
+        ListKind::Tools => "tools",
+        ListKind::Prompts => "prompts",
+        ListKind::Resources | ListKind::ResourceTemplates => "resources",
+    };
+    let changed = error::notification(&format!("notifications/{name}/list_changed"), None);
+    session.streams.borrow_mut().push(STANDALONE, changed);
     session.changed.notify_all();
 }
 

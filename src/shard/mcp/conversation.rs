@@ -13,6 +13,7 @@ use super::sessionless::{self, Sessionless};
 use super::{Incoming, close, mcp_fault, method_of, open, scan_fault, upstream};
 use crate::fault::{Fault, Kind};
 use crate::limits::SESSION_IN_FLIGHT_MAX;
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::streams::{Claim, Next, STANDALONE};
@@ -26,6 +27,8 @@ use crate::shard::{BackendState, Shard};
 pub struct Conversation {
     /// [`McpBackend::key`](crate::backend::mcp::McpBackend) of the endpoint.
     backend: Rc<str>,
+    /// Who opened it.
+    caller: Caller,
     /// What is said to the client because of something that it asked.
     outbox: Rc<Outbox>,
     /// From `initialize` on, with our claim on what belongs to no request.
@@ -64,18 +67,19 @@ pub struct Context<'a> {
 }
 
 impl Conversation {
-    pub fn new(backend: &BackendState) -> Rc<Self> {
-        Rc::new(Conversation::of(backend, None))
+    pub fn new(backend: &BackendState, caller: Caller) -> Rc<Self> {
+        Rc::new(Conversation::of(backend, caller, None))
     }
 
     /// One whose client may as well speak 2026-07-28, until it has a session.
     pub fn of_any_era(backend: &BackendState) -> Rc<Self> {
-        Rc::new(Conversation::of(backend, Some(Sessionless::default())))
+        Rc::new(Conversation::of(backend, Caller::NOBODY, Some(Sessionless::default())))
     }
 
-    fn of(backend: &BackendState, sessionless: Option<Sessionless>) -> Self {
+    fn of(backend: &BackendState, caller: Caller, sessionless: Option<Sessionless>) -> Self {
         Conversation {
             backend: Rc::from(backend.config.key.as_str()),
+            caller,
             outbox: Rc::default(),
             session: RefCell::default(),
             opening: Cell::new(false),
@@ -239,7 +243,7 @@ impl Conversation {
         runtime::spawn(async move {
             let mut record = Record::new();
             record.mcp_method = Some(Method::Initialize.label());
-            let opened = open::initialize(&shard, &backend, &body, &envelope).await;
+            let opened = open::initialize(&shard, &backend, this.caller, &body, &envelope).await;
             let answer = match opened {
                 Ok((session, response)) => this.begin(&shard, session).map(|()| response),
                 Err(fault) => Err(fault),

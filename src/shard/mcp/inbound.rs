@@ -7,7 +7,7 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, Envelope, MessageKind, Splice};
 use bytes::{Bytes, BytesMut};
 
-use super::{SCAN_LIMITS, hub, leg, upstream};
+use super::{SCAN_LIMITS, cache, hub, leg, upstream};
 use crate::limits::FAREWELL_DEADLINE;
 use crate::protocol::mcp::catalogue::Shelf;
 use crate::protocol::mcp::modern::input::{self, Form, Kind, Wrong};
@@ -156,6 +156,12 @@ fn numbered(
 }
 
 fn notification(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Bytes, envelope: &Envelope) -> Inbound {
+    if let Some(method) = envelope.method.and_then(|range| range.of(&message))
+        && method.ends_with(b"/list_changed\"")
+    {
+        // Before the client is told: what it asks for next must be new.
+        cache::changed(shard, session, leg, &method[1..method.len() - 1]);
+    }
     if envelope.method_is(&message, "notifications/cancelled") {
         let Some(range) = envelope.request_id else { return Inbound::Consumed };
         let ours = session.server_requests.borrow().find(leg, range.of(&message).unwrap_or_default());

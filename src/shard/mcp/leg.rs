@@ -97,18 +97,19 @@ pub async fn open(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, first: bo
     }
     shard.metrics.target_state(&leg.target.name, outcome.is_ok());
     if outcome.is_ok() && !first {
-        recovered(shard, session, failures > 0);
+        recovered(shard, session, id, failures > 0);
     }
     outcome
 }
 
 /// A target came after the others: its own stream is wanted if the client listens, and if it was down before, the client's
 /// lists have changed.
-fn recovered(shard: &Rc<Shard>, session: &Rc<Session>, was_down: bool) {
+fn recovered(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, was_down: bool) {
     if session.initialized.get() {
         super::listen::follow_all(shard, session);
     }
     if was_down {
+        super::cache::came_back(shard, session, id);
         super::close::lists_changed(session);
     }
 }

@@ -110,7 +110,7 @@ pub fn follow_all(shard: &Rc<Shard>, session: &Rc<Session>) {
     for index in session.leg_ids() {
         let Ok(leg) = leg::leg_at(session, index) else { continue };
         if leg.open().is_some_and(|open| open.modern.is_some()) {
-            if session.caller.is_none() {
+            if session.is_internal() {
                 continue;
             }
             if let Err(fault) = hub::follow(shard, session, &leg) {

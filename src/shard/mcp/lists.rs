@@ -1,54 +1,59 @@
-//! One list out of every target's: all pages of all targets within the deadline, in the order of the configuration, paged
-//! anew for the client. What is missing is said in `_meta`.
+//! One list out of every target's: whole lists from the cache or from the targets, in the order of the configuration, paged
+//! anew for the client. What is missing or old is said in `_meta`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::Duration;
 
 use agentlane_runtime as runtime;
-use agentlane_wire::json::{self, ListMerger, list_items};
+use agentlane_wire::json::{self, ListMerger};
 use bytes::{Bytes, BytesMut};
 
-use super::{leg, mcp_fault, modern_leg, upstream};
+use super::cache::{self, Gathering, Part};
+use super::mcp_fault;
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
-use crate::limits::{LIST_BYTES_MAX, LIST_PAGES_MAX};
-use crate::protocol::mcp::catalogue::Shelf;
-use crate::protocol::mcp::method::{ListKind, Method, list_method};
-use crate::protocol::mcp::{error, merge, names};
-use crate::session::{LegId, Offers, Session};
+use crate::protocol::mcp::cache::{Audience, Hints};
+use crate::protocol::mcp::catalogue::{Shelf, TargetIndex};
+use crate::protocol::mcp::federate::{self, Item, Member};
+use crate::protocol::mcp::merge;
+use crate::protocol::mcp::method::ListKind;
+use crate::session::Session;
 use crate::shard::{BackendState, Shard};
 
 const CURSOR: &[u8] = b"agentlane list cursor v1";
 
-/// One target's whole list: its pages' messages.
-type Pages = Vec<(Bytes, json::Range32)>;
-
-/// What one target contributes.
-enum Part {
-    Pages(Pages),
-    /// It does not offer the capability.
-    Absent,
-    Missing(Fault),
+/// A page of a merged list.
+pub struct Merged {
+    /// The `result`, without what only modern clients get.
+    pub result: Bytes,
+    /// What a modern client is told of keeping it.
+    pub hints: Hints,
 }
 
-/// An item under its outward name.
-struct Item<'a> {
-    page: &'a Bytes,
-    item: json::ListItem,
-    name: String,
-    index: usize,
-}
-
-/// The merged list's page at `cursor` as a JSON-RPC result.
+/// The merged list's page at `cursor`.
 pub async fn merged(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
     session: &Rc<Session>,
     kind: ListKind,
     cursor: Option<&str>,
-) -> Result<Bytes, Fault> {
-    let parts = gather(shard, backend, session, kind).await;
+) -> Result<Merged, Fault> {
+    let gathering = gathering(shard, backend, session, kind);
+    if cursor.is_none()
+        && let Some(kept) = gathering.page()
+    {
+        return Ok(Merged { result: kept.value, hints: Hints::of(kept.audience, kept.fresh_for) });
+    }
+    Box::pin(gather(&gathering, cursor)).await
+}
+
+async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merged, Fault> {
+    let Gathering { shard, backend, session, kind, .. } = *gathering;
+    let generation = gathering.generation();
+    let parts = gathering.parts().await;
+    if session.ended.get() {
+        return Err(mcp_fault::session_unknown());
+    }
     if backend.config.failure_mode == FailureMode::Closed
         && let Some(Part::Missing(fault)) = parts.iter().find(|part| matches!(part, Part::Missing(_)))
     {
@@ -58,8 +63,8 @@ pub async fn merged(
         return Err(Fault::new(Kind::MethodNotFound, "method not found"));
     }
     let items = named(backend, kind, &parts);
-    remember(backend, kind, &items);
-    let digest = digest(&items);
+    remember(backend, kind, &parts, &items);
+    let digest = federate::digest(&items);
     let from = match cursor {
         None => 0,
         Some(cursor) => offset(shard, kind, cursor, digest)?,
@@ -71,182 +76,133 @@ pub async fn merged(
     }
     let next = from + page.len();
     let next = if next < items.len() { Some(cursor_at(shard, kind, next, digest)?) } else { None };
-    let missing = missing(backend, &parts);
-    let meta: Vec<(&str, &[u8])> = missing.iter().map(|meta| ("_meta", &meta[..])).collect();
-    Ok(merger.finish(next.as_deref(), &meta))
+    let status = status(backend, &parts);
+    let meta: Vec<(&str, &[u8])> = status.iter().map(|meta| ("_meta", &meta[..])).collect();
+    let result = merger.finish(next.as_deref(), &meta);
+    let (audience, fresh_for) = keeping(&parts);
+    if cursor.is_none() && !fresh_for.is_zero() {
+        gathering.keep_page(&result, audience, fresh_for, generation);
+    }
+    Ok(Merged { result, hints: Hints::of(audience, Some(fresh_for)) })
 }
 
 /// Fetches a list only to know what is where.
 pub async fn learn(shard: &Rc<Shard>, backend: &Rc<BackendState>, session: &Rc<Session>, kind: ListKind) {
-    let parts = gather(shard, backend, session, kind).await;
-    remember(backend, kind, &named(backend, kind, &parts));
+    let parts = gathering(shard, backend, session, kind).parts().await;
+    remember(backend, kind, &parts, &named(backend, kind, &parts));
 }
 
-async fn gather(shard: &Rc<Shard>, backend: &Rc<BackendState>, session: &Rc<Session>, kind: ListKind) -> Vec<Part> {
-    let deadline = runtime::now() + backend.config.deadline;
-    runtime::join_all(session.leg_ids().into_iter().map(|leg| part(shard, session, leg, kind, deadline))).await
-}
-
-async fn part(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, kind: ListKind, deadline: Instant) -> Part {
-    match pages(shard, session, leg, kind, deadline).await {
-        Ok(Some(pages)) => Part::Pages(pages),
-        Ok(None) => Part::Absent,
-        Err(fault) => Part::Missing(fault),
-    }
-}
-
-/// Every page of one target. A target that forgot the session is asked once more under a new one.
-async fn pages(
-    shard: &Rc<Shard>,
-    session: &Rc<Session>,
-    leg: LegId,
+fn gathering<'a>(
+    shard: &'a Rc<Shard>,
+    backend: &'a Rc<BackendState>,
+    session: &'a Rc<Session>,
     kind: ListKind,
-    deadline: Instant,
-) -> Result<Option<Pages>, Fault> {
-    // Bounded as well: a handshake has the same deadline, and one under way began earlier.
-    let mut open = leg::ready(shard, session, leg).await?;
-    if !offers(&open.offers, kind) {
-        return Ok(None);
-    }
-    let mut pages = Pages::new();
-    let (mut cursor, mut bytes, mut retried) = (None::<Bytes>, 0, false);
-    let mut seen = std::collections::HashSet::new();
-    while pages.len() < LIST_PAGES_MAX && bytes < LIST_BYTES_MAX {
-        let params = cursor.as_ref().map(|cursor| [b"{\"cursor\":", &cursor[..], b"}"].concat());
-        let request = error::request(shard.call_id(), list_method(kind), params.as_deref());
-        let message = match upstream::ask(shard, session, &open, leg, request, true, deadline).await {
-            Ok(message) => message,
-            Err(fault) if !retried && fault.kind == Kind::SessionUnknown => {
-                (retried, cursor, bytes) = (true, None, 0);
-                pages.clear();
-                seen.clear();
-                leg::forget(session, leg, &open);
-                open = leg::ready(shard, session, leg).await?;
-                continue;
-            }
-            Err(fault) => return Err(fault),
-        };
-        // What is kept of a target is as it was sent; each client sees it in its own revision.
-        let message = match open.is_newer_than(session.revision) {
-            true => modern_leg::translate(session, &open, Method::List(kind), None, message),
-            false => message,
-        };
-        let (result, next) = page(&message, kind)?;
-        bytes += message.len();
-        // A target whose cursors go round would be followed for ever.
-        let repeated = next.as_ref().is_some_and(|next| !seen.insert(next.clone()));
-        pages.push((message, result));
-        match next {
-            Some(_) if repeated => break,
-            Some(next) => cursor = Some(next),
-            None => break,
-        }
-    }
-    Ok(Some(pages))
+) -> Gathering<'a> {
+    let deadline = runtime::now() + backend.config.deadline;
+    Gathering { shard, backend, session, viewer: cache::viewer(session), kind, deadline }
 }
 
-/// The result of one page and the cursor of the next one, as JSON text.
-fn page(message: &Bytes, kind: ListKind) -> Result<(json::Range32, Option<Bytes>), Fault> {
-    let broken = |fault: json::JsonError| Fault::new(Kind::UpstreamBroken, "target sent a wrong list").with(fault);
-    let envelope = json::scan(message, &super::SCAN_LIMITS).map_err(broken)?;
-    let Some(result) = envelope.result else {
-        let text = String::from_utf8_lossy(message).chars().take(200).collect::<String>();
-        return Err(Fault::new(Kind::UpstreamBroken, "target answered the list with an error").with(text));
-    };
-    let mut items = list_items(message, result, kind).map_err(broken)?;
-    for item in items.by_ref() {
-        item.map_err(broken)?;
-    }
-    let next = items.tail().next_cursor.filter(|range| range.of(message).is_some_and(|text| text.starts_with(b"\"")));
-    Ok((result, next.map(|range| message.slice(range.usize()))))
+/// Whom what is made of these parts may be shown to, and for how long. No part that is old or missing lasts.
+fn keeping(parts: &[Part]) -> (Audience, Duration) {
+    let each = parts.iter().map(|part| match part {
+        Part::Listed { audience, fresh_for, .. } => (*audience, *fresh_for),
+        Part::Missing(_) => (Audience::Own, Duration::ZERO),
+        // What a target offers to one is not what it offers to all.
+        Part::Absent => (Audience::Own, Duration::MAX),
+    });
+    each.reduce(|(one, fresh), (other, other_fresh)| (one.max(other), fresh.min(other_fresh)))
+        .unwrap_or((Audience::Own, Duration::ZERO))
 }
 
-/// All items in order, with their outward names. Of two that would be called the same the first one's target keeps the
-/// name: a tool or prompt of another is not reachable and left out, a resource gets its target's mark.
-fn named<'a>(backend: &BackendState, kind: ListKind, parts: &'a [Part]) -> Vec<Item<'a>> {
+fn named<'a>(backend: &'a BackendState, kind: ListKind, parts: &'a [Part]) -> Vec<Item<'a>> {
     let config = &backend.config;
-    let mut items: Vec<Item<'a>> = Vec::new();
-    let mut taken = std::collections::HashSet::new();
-    for (index, part) in parts.iter().enumerate() {
-        let Part::Pages(pages) = part else { continue };
-        let target = &config.targets[index];
-        for (page, result) in pages {
-            let Ok(list) = list_items(page, *result, kind) else { continue };
-            for item in list.map_while(Result::ok) {
-                let Ok(Ok(own)) = item.name.map(|range| json::string(page, range)) else { continue };
-                let by_name = matches!(kind, ListKind::Tools | ListKind::Prompts);
-                let mut name = match by_name && config.prefixed {
-                    true => format!("{}{own}", target.prefix),
-                    false => own.into_owned(),
-                };
-                if !taken.insert(name.clone()) {
-                    if by_name {
-                        tracing::debug!(target: "agentlane::mcp", name, target_name = %target.name, "name is taken");
-                        continue;
-                    }
-                    name = names::mark_uri(&target.name, &name);
-                    if !taken.insert(name.clone()) {
-                        continue;
-                    }
-                }
-                items.push(Item { page, item, name, index });
-            }
-        }
-    }
-    items
+    let members: Vec<Member<'a>> = parts
+        .iter()
+        .zip(&config.targets)
+        .enumerate()
+        .filter_map(|(index, (part, target))| {
+            let Part::Listed { listing, .. } = part else { return None };
+            let prefix = if config.prefixed { target.prefix.as_str() } else { "" };
+            Some(Member { index, target: &target.name, prefix, listing })
+        })
+        .collect();
+    // One target keeps its own names.
+    let length = if config.is_identity() { usize::MAX } else { config.name_length };
+    federate::items(kind, &members, length)
 }
 
-fn remember(backend: &BackendState, kind: ListKind, items: &[Item<'_>]) {
-    let entries = items.iter().map(|item| (item.name.clone(), item.index));
+fn remember(backend: &BackendState, kind: ListKind, parts: &[Part], items: &[Item<'_>]) {
+    let missing: Vec<TargetIndex> =
+        (0..parts.len()).filter(|&index| matches!(parts[index], Part::Missing(_))).collect();
+    let entries = || items.iter().map(|item| (item.name.clone(), item.index));
     let mut catalogue = backend.catalogue.borrow_mut();
-    match kind {
-        // With prefixes the name says where it lives; nothing to remember.
-        ListKind::Tools if !backend.config.prefixed => catalogue.learn(Shelf::Tools, entries),
-        ListKind::Prompts if !backend.config.prefixed => catalogue.learn(Shelf::Prompts, entries),
-        ListKind::Tools | ListKind::Prompts => {}
-        ListKind::Resources => catalogue.learn(Shelf::Resources, entries),
-        ListKind::ResourceTemplates => catalogue.learn_templates(entries),
+    let shelf = match kind {
+        ListKind::Tools => Shelf::Tools,
+        ListKind::Prompts => Shelf::Prompts,
+        ListKind::Resources => return catalogue.learn(Shelf::Resources, &missing, entries()),
+        ListKind::ResourceTemplates => return catalogue.learn_templates(&missing, entries()),
+    };
+    // With prefixes the name says where it lives, unless it was shortened.
+    if !backend.config.prefixed {
+        catalogue.learn(shelf, &missing, entries());
+    }
+    let shortened = items.iter().filter_map(|item| Some((item.name.clone(), item.index, item.own.clone()?)));
+    catalogue.learn_shortened(shelf, &missing, shortened);
+    if kind == ListKind::Tools {
+        let read_only = items.iter().filter(|item| item.read_only).map(|item| {
+            let prefix = if backend.config.prefixed { backend.config.targets[item.index].prefix.as_str() } else { "" };
+            (item.index, item.own_name(prefix))
+        });
+        catalogue.learn_read_only(&missing, read_only);
     }
 }
 
-fn offers(offers: &Offers, kind: ListKind) -> bool {
-    match kind {
-        ListKind::Tools => offers.tools,
-        ListKind::Prompts => offers.prompts,
-        ListKind::Resources | ListKind::ResourceTemplates => offers.resources,
+/// `_meta` that says how each target fares, and names the missing ones; `None` when all are well.
+fn status(backend: &BackendState, parts: &[Part]) -> Option<Bytes> {
+    let well = |part: &Part| matches!(part, Part::Listed { stale: None, .. } | Part::Absent);
+    if parts.iter().all(well) {
+        return None;
     }
-}
-
-/// `_meta` that names the missing targets; `None` when none is.
-fn missing(backend: &BackendState, parts: &[Part]) -> Option<Bytes> {
-    let mut out = BytesMut::new();
-    for (index, part) in parts.iter().enumerate() {
+    let mut out = BytesMut::from(&b"{"[..]);
+    let mut between = "";
+    for (part, target) in parts.iter().zip(&backend.config.targets) {
         let Part::Missing(fault) = part else { continue };
-        out.extend_from_slice(if out.is_empty() { b"{\"" } else { b"," });
-        if out.len() == 2 {
-            out.extend_from_slice(merge::META_MISSING.as_bytes());
-            out.extend_from_slice(b"\":[");
+        if between.is_empty() {
+            json::quote_into(&mut out, merge::META_MISSING);
+            out.extend_from_slice(b":[");
         }
+        out.extend_from_slice(between.as_bytes());
         out.extend_from_slice(b"{\"target\":");
-        json::quote_into(&mut out, &backend.config.targets[index].name);
+        json::quote_into(&mut out, &target.name);
         out.extend_from_slice(b",\"reason\":");
         json::quote_into(&mut out, fault.message);
         out.extend_from_slice(b"}");
+        between = ",";
     }
-    if out.is_empty() {
-        return None;
+    if !between.is_empty() {
+        out.extend_from_slice(b"],");
     }
-    out.extend_from_slice(b"]}");
+    json::quote_into(&mut out, merge::META_TARGETS);
+    let mut opening = ":{";
+    for (part, target) in parts.iter().zip(&backend.config.targets) {
+        out.extend_from_slice(opening.as_bytes());
+        json::quote_into(&mut out, &target.name);
+        let (status, reason) = match part {
+            Part::Listed { stale: Some(reason), .. } => ("stale", Some(*reason)),
+            Part::Missing(fault) => ("missing", Some(fault.message)),
+            Part::Listed { .. } | Part::Absent => ("ok", None),
+        };
+        out.extend_from_slice(b":{\"status\":");
+        json::quote_into(&mut out, status);
+        if let Some(reason) = reason {
+            out.extend_from_slice(b",\"reason\":");
+            json::quote_into(&mut out, reason);
+        }
+        out.extend_from_slice(b"}");
+        opening = ",";
+    }
+    out.extend_from_slice(b"}}");
     Some(out.freeze())
-}
-
-/// Says whether two gatherings are the same list: a cursor into one is no place in another.
-fn digest(items: &[Item<'_>]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for item in items {
-        item.name.hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 fn cursor_at(shard: &Shard, kind: ListKind, offset: usize, digest: u64) -> Result<String, Fault> {

@@ -1,6 +1,7 @@
 //! The MCP endpoint (streamable HTTP, 2025-03-26 to 2025-11-25): what is checked before a body is read, whose session a
 //! request belongs to, and what becomes of each kind of message.
 
+pub mod cache;
 pub mod call;
 pub mod child;
 pub mod close;
@@ -11,6 +12,7 @@ pub mod inbound;
 pub mod leg;
 pub mod listen;
 pub mod lists;
+pub mod loss;
 mod mcp_fault;
 pub mod modern;
 pub mod modern_leg;

@@ -11,6 +11,7 @@ use super::conversation::{Context, Conversation};
 use super::{Owner, mcp_fault, refuse};
 use crate::fault::Fault;
 use crate::limits::{KEEP_ALIVE_EVERY, OLD_CLIENT_BEGIN_TIME};
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::sse2024;
 use crate::shard::record::Record;
 use crate::shard::responder::{Gone, Responder};
@@ -65,7 +66,7 @@ pub async fn stream(
     };
     let endpoint = sse2024::message_endpoint(head.path(), head.query(), &id);
     let id = Bytes::from(id);
-    let conversation = Conversation::new(backend);
+    let conversation = Conversation::new(backend, Caller::of(&head.headers));
     shard.conversations.borrow_mut().insert(id.clone(), conversation.clone());
     let _ = write(shard, &conversation, endpoint, responder).await;
     shard.conversations.borrow_mut().remove(&id);

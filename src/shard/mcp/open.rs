@@ -77,22 +77,22 @@ fn new_session(
         shard.sealer.session_id(shard.index as u16).map_err(|_| mcp_fault::internal("no randomness"))?;
     // A copy: the request's buffer goes back.
     let initialize_params = Bytes::copy_from_slice(&initialize_params);
-    let (id, serial) = (Bytes::from(id), session_id.serial);
-    Ok(session_of(backend, Some(caller), id, serial, revision, initialize_params))
+    Ok(session_of(backend, Bytes::from(id), session_id.serial, revision, caller, initialize_params))
 }
 
 /// A conversation of the gateway's own with the backend's targets, as a legacy client that has these capabilities (JSON
-/// text of an object). No id leads to it and no table of clients holds it: whoever makes it ends it with [`close::end`].
+/// text of an object), on behalf of `caller`. No id leads to it and no table of clients holds it: whoever makes it ends it with [`close::end`].
 /// Its legs open when they are first used, and are told `initialized` then. A reload relinks or ends it like any session.
 pub fn internal(
     shard: &Rc<Shard>,
     backend: &BackendState,
+    caller: Caller,
     capabilities: &[u8],
     client_info: Option<&[u8]>,
 ) -> Result<Rc<Session>, Fault> {
     let serial = shard.sealer.serial().map_err(|_| mcp_fault::internal("no randomness"))?;
     let params = error::initialize_params(Revision::NEWEST, capabilities, client_info);
-    let session = session_of(backend, None, Bytes::new(), serial, Revision::NEWEST, params);
+    let session = session_of(backend, Bytes::new(), serial, Revision::NEWEST, caller, params);
     session.initialized.set(true);
     shard.internal.borrow_mut().insert(serial, session.clone());
     Ok(session)
@@ -100,10 +100,10 @@ pub fn internal(
 
 fn session_of(
     backend: &BackendState,
-    caller: Option<Caller>,
     id: Bytes,
     serial: u64,
     revision: Revision,
+    caller: Caller,
     initialize_params: Bytes,
 ) -> Rc<Session> {
     let legs = (0..).zip(&backend.config.targets).map(|(id, target)| Leg::new(id, target.clone())).collect();

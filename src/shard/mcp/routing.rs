@@ -20,6 +20,8 @@ pub struct Route {
     pub splice: Splice,
     /// The target's own URI and its outward form.
     pub outward_uri: Option<(String, String)>,
+    /// The target's own name for a tool or prompt whose outward name was shortened.
+    pub own_name: Option<String>,
 }
 
 impl Route {
@@ -68,13 +70,34 @@ pub fn known(backend: &BackendState, method: Method, message: &[u8], envelope: &
 /// The route of a name, without asking anybody.
 fn placed(backend: &BackendState, shelf: Shelf, message: &[u8], range: json::Range32) -> Option<Route> {
     let text = json::string(message, range).ok()?;
+    let may_be_shortened = names::may_be_shortened(&text, backend.config.name_length);
+    match may_be_shortened.then(|| unshortened(backend, shelf, &text, range)).flatten() {
+        // With prefixes its front says where it goes, and nothing says what it stands for.
+        None if may_be_shortened && backend.config.prefixed => None,
+        None => spelt_out(backend, shelf, &text, range),
+        route => route,
+    }
+}
+
+/// The route of a name that is not shortened.
+fn spelt_out(backend: &BackendState, shelf: Shelf, text: &str, range: json::Range32) -> Option<Route> {
     if backend.config.prefixed {
         let (index, own) = backend.config.split_name(text.as_bytes())?;
         let mut route = Route::to(index);
         route.splice.replace_string(range, &String::from_utf8_lossy(own));
         return Some(route);
     }
-    backend.catalogue.borrow().find(shelf, &text).map(Route::to)
+    backend.catalogue.borrow().find(shelf, text).map(Route::to)
+}
+
+/// The route of a shortened name that was listed.
+fn unshortened(backend: &BackendState, shelf: Shelf, text: &str, range: json::Range32) -> Option<Route> {
+    let catalogue = backend.catalogue.borrow();
+    let (index, own) = catalogue.find_shortened(shelf, text)?;
+    let mut route = Route::to(index);
+    route.splice.replace_string(range, own);
+    route.own_name = Some(own.to_owned());
+    Some(route)
 }
 
 async fn by_name(
@@ -93,13 +116,13 @@ async fn by_name(
     if let Some(route) = placed(backend, shelf, message, range) {
         return Ok(route);
     }
-    if backend.config.prefixed {
+    if backend.config.prefixed && !names::may_be_shortened(&text, backend.config.name_length) {
         return Err(unknown());
     }
-    // Nobody has listed yet, or the list has changed: look once.
+    // Nobody has listed yet, or the list has changed: look once. A name that only looks like a shortened one is none.
     let kind = if shelf == Shelf::Tools { ListKind::Tools } else { ListKind::Prompts };
     Box::pin(lists::learn(shard, backend, session, kind)).await;
-    backend.catalogue.borrow().find(shelf, &text).map(Route::to).ok_or_else(unknown)
+    unshortened(backend, shelf, &text, range).or_else(|| spelt_out(backend, shelf, &text, range)).ok_or_else(unknown)
 }
 
 async fn by_uri(

@@ -106,7 +106,7 @@ impl Hub {
             return Err(Fault::new(Kind::Overloaded, "too many listening callers"));
         }
         // No capabilities: nobody could say which listener a target's request is for.
-        let session = open::internal(shard, backend, b"{}", None)?;
+        let session = open::internal(shard, backend, caller, b"{}", None)?;
         session.prefers_modern.set(true);
         let circle = Rc::new(Circle {
             key: key.clone(),

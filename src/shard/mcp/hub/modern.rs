@@ -112,7 +112,7 @@ async fn begin(
         }
         (Transport::Stdio(port), _) => {
             handle.child.replace(Some((port.clone(), number)));
-            upstream::ask_child(port, number, request, deadline)
+            upstream::ask_child(port, number, request, deadline, None)
         }
         _ => Err(mcp_fault::internal("leg of another kind")),
     }

@@ -53,8 +53,10 @@ fn ear(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) -> Result<(Rc<Fe
         return Ok((feed.clone(), *id));
     }
     let backend = shard.mcp_backend(&session.backend).ok_or_else(mcp_fault::session_unknown)?;
-    let caller = session.caller.ok_or_else(|| mcp_fault::internal("the gateway listens for itself"))?;
-    let circle = Hub::circle(shard, &backend, caller)?;
+    if session.is_internal() {
+        return Err(mcp_fault::internal("the gateway listens for itself"));
+    }
+    let circle = Hub::circle(shard, &backend, session.caller)?;
     let own = twin(&circle, leg).ok_or_else(|| mcp_fault::internal("no such target"))?;
     let feed = circle.feed(shard, own);
     let id = shard.hub.listener_id();

@@ -10,6 +10,7 @@ use simd_json::prelude::*;
 use super::Request;
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::modern::discover::{self as merge, GATEWAY, Part};
 use crate::session::{Leg, Session};
 use crate::shard::mcp::{close, era, leg, mcp_fault, open};
@@ -87,7 +88,7 @@ async fn introduction(shard: &Rc<Shard>, backend: &Rc<BackendState>, index: usiz
     if let Some(known) = known() {
         return Ok(known);
     }
-    let session = open::internal(shard, backend, b"{}", None)?;
+    let session = open::internal(shard, backend, Caller::NOBODY, b"{}", None)?;
     let outcome = match session.leg_to(index) {
         Some(leg) => leg::open(shard, &session, leg.id, false).await.map(|opened| opened.raw),
         None => Err(mcp_fault::internal("no such target")),

@@ -73,7 +73,7 @@ pub fn take(request: &Request<'_>) -> Result<Rc<Lease>, Fault> {
         Some(kept) => kept,
         None => {
             make_room(shard, &key.caller)?;
-            let session = open::internal(shard, backend, capabilities, client_info)?;
+            let session = open::internal(shard, backend, key.caller, capabilities, client_info)?;
             shard.leases.borrow_mut().count(shard, &key.caller, 1);
             Kept { session, levels: RefCell::default(), since: Cell::new(runtime::now()) }
         }

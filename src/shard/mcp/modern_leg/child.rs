@@ -41,7 +41,7 @@ pub async fn start(
 ) -> Result<SharedChild, Fault> {
     let known = greeting.known;
     let mut refused = None;
-    for era in known.order(greeting.protocol, runtime::now()) {
+    for era in known.order(greeting.protocol, Era::Legacy, runtime::now()) {
         let port = child::start(shard, name, target, deadline).await?;
         let outcome = match era {
             Era::Legacy => legacy(shard, &port, greeting.params, deadline).await,

@@ -1,0 +1,309 @@
+//! Targets' lists on one shard: what is kept of them, what is on its way, and what of it a request gets. How lists are
+//! merged is for [`super::lists`].
+
+mod fetch;
+mod flight;
+
+use std::cell::{Cell, RefCell};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use agentlane_runtime as runtime;
+use agentlane_wire::json;
+use bytes::Bytes;
+
+use super::mcp_fault;
+use crate::backend::mcp::{FailureMode, ListPolicy};
+use crate::fault::{Fault, Kind};
+use crate::limits::{
+    LIST_CACHE_BYTES_MAX, LIST_CACHE_ENTRIES_MAX, LIST_FLIGHTS_MAX, PAGE_CACHE_BYTES_MAX, PAGE_CACHE_ENTRIES_MAX,
+};
+use crate::protocol::mcp::cache::{Audience, Bounds, Cache, Found, Stamp, Viewer};
+use crate::protocol::mcp::listing::Listing;
+use crate::protocol::mcp::method::ListKind;
+use crate::session::{LegId, Session};
+use crate::shard::{BackendState, Shard};
+use flight::{Arrived, Flight};
+
+/// No list is kept longer, whatever its target says.
+const FRESH_MAX: Duration = Duration::from_secs(24 * 3600);
+/// What an entry costs beside its bytes.
+const ENTRY_BYTES: usize = 256;
+
+/// The lists that a shard keeps.
+pub struct Kept {
+    lists: RefCell<Cache<ListId, Rc<Listing>>>,
+    /// First pages of merged lists, as results.
+    pages: RefCell<Cache<PageId, Bytes>>,
+}
+
+/// A list of one target.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct ListId {
+    /// [`TargetLists::id`].
+    target: u64,
+    kind: ListKind,
+}
+
+/// A merged list.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct PageId {
+    /// [`BackendState::id`].
+    backend: u64,
+    kind: ListKind,
+}
+
+/// What a shard knows of one target's lists, beside the lists.
+pub struct TargetLists {
+    /// Unique on the shard: a target that is configured otherwise is another.
+    id: u64,
+    /// Counts, for each kind, how often the target said that its list has changed.
+    generations: [Cell<u64>; 4],
+    /// Whom the last list of each kind was for; `None`: it may not be used twice.
+    audiences: [Cell<Option<Audience>>; 4],
+    flights: RefCell<Vec<Rc<Flight>>>,
+}
+
+/// What one target contributes.
+pub enum Part {
+    Listed {
+        listing: Rc<Listing>,
+        audience: Audience,
+        fresh_for: Duration,
+        /// It is an old one, because of this.
+        stale: Option<&'static str>,
+    },
+    /// It does not offer the capability.
+    Absent,
+    Missing(Fault),
+}
+
+/// One request for a list of every target.
+pub struct Gathering<'a> {
+    pub shard: &'a Rc<Shard>,
+    pub backend: &'a Rc<BackendState>,
+    pub session: &'a Rc<Session>,
+    pub viewer: Viewer,
+    pub kind: ListKind,
+    pub deadline: Instant,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        let lists = Bounds { entries: LIST_CACHE_ENTRIES_MAX, bytes: LIST_CACHE_BYTES_MAX };
+        let pages = Bounds { entries: PAGE_CACHE_ENTRIES_MAX, bytes: PAGE_CACHE_BYTES_MAX };
+        Kept { lists: RefCell::new(Cache::new(lists)), pages: RefCell::new(Cache::new(pages)) }
+    }
+}
+
+impl TargetLists {
+    /// `id` is unique on the shard.
+    pub fn new(id: u64) -> Rc<Self> {
+        Rc::new(TargetLists {
+            id,
+            generations: Default::default(),
+            audiences: Default::default(),
+            flights: RefCell::default(),
+        })
+    }
+
+    /// The target's list of this kind has changed: what is kept is old, and what is on its way may be. Comes before any
+    /// client is told.
+    pub fn invalidate(&self, kind: ListKind) {
+        let generation = &self.generations[kind as usize];
+        generation.set(generation.get() + 1);
+    }
+
+    fn generation(&self, kind: ListKind) -> u64 {
+        self.generations[kind as usize].get()
+    }
+}
+
+/// The target of `session`'s leg has changed the lists that a notification `method` is about, if it is about any.
+pub fn changed(shard: &Shard, session: &Session, leg: LegId, method: &[u8]) {
+    let kinds: &[ListKind] = match method {
+        b"notifications/tools/list_changed" => &[ListKind::Tools],
+        b"notifications/prompts/list_changed" => &[ListKind::Prompts],
+        b"notifications/resources/list_changed" => &[ListKind::Resources, ListKind::ResourceTemplates],
+        _ => return,
+    };
+    invalidate(shard, session, leg, kinds);
+}
+
+/// The target of `session`'s leg was down: it may have come back as another version of itself.
+pub fn came_back(shard: &Shard, session: &Session, leg: LegId) {
+    use ListKind::{Prompts, ResourceTemplates, Resources, Tools};
+    invalidate(shard, session, leg, &[Tools, Prompts, Resources, ResourceTemplates]);
+}
+
+fn invalidate(shard: &Shard, session: &Session, leg: LegId, kinds: &[ListKind]) {
+    let Some(backend) = shard.mcp_backend(&session.backend) else { return };
+    let Some(leg) = session.leg(leg) else { return };
+    if let Some(place) = backend.config.target_index(&leg.target.name) {
+        kinds.iter().for_each(|&kind| backend.lists[place].invalidate(kind));
+    }
+}
+
+/// Who asks through this session.
+pub fn viewer(session: &Session) -> Viewer {
+    let mut hasher = DefaultHasher::new();
+    session.revision.hash(&mut hasher);
+    let params = &session.initialize_params;
+    let capabilities = json::root(params).and_then(|root| json::get(params, root, "capabilities"));
+    capabilities.ok().flatten().and_then(|range| range.of(params)).hash(&mut hasher);
+    Viewer { caller: session.caller, abilities: hasher.finish() }
+}
+
+impl Gathering<'_> {
+    /// The first page of the merged list, if one is kept that is still right.
+    pub fn page(&self) -> Option<Found<Bytes>> {
+        let id = PageId { backend: self.backend.id, kind: self.kind };
+        let found = self.shard.kept.pages.borrow().find(&id, &self.viewer, self.generation(), runtime::now());
+        found.filter(|found| found.fresh_for.is_some())
+    }
+
+    /// Keeps the first page of the merged list. `generation` is from before the parts were gathered.
+    pub fn keep_page(&self, page: &Bytes, audience: Audience, fresh_for: Duration, generation: u64) {
+        let id = PageId { backend: self.backend.id, kind: self.kind };
+        let now = runtime::now();
+        let stamp = Stamp { made: now, generation, fresh_until: now + fresh_for, stale_until: now };
+        let bytes = page.len() + ENTRY_BYTES;
+        self.shard.kept.pages.borrow_mut().insert(id, audience, &self.viewer, page.clone(), bytes, stamp);
+    }
+
+    /// Changes whenever a list of any target is invalidated.
+    pub fn generation(&self) -> u64 {
+        self.backend.lists.iter().map(|lists| lists.generation(self.kind)).sum()
+    }
+
+    /// Every target's part, in the order of the configuration, by the deadline.
+    pub async fn parts(&self) -> Vec<Part> {
+        let places = 0..self.backend.config.targets.len();
+        runtime::join_all(places.map(|place| self.part(place))).await
+    }
+
+    async fn part(&self, place: usize) -> Part {
+        loop {
+            if let Some(found) = self.find(place)
+                && let Some(fresh_for) = found.fresh_for
+            {
+                return Part::Listed { listing: found.value, audience: found.audience, fresh_for, stale: None };
+            }
+            let flight = match self.flight(place) {
+                Ok(flight) => flight,
+                Err(fault) => return self.instead(place, None, fault),
+            };
+            let left = self.deadline.saturating_duration_since(runtime::now());
+            if runtime::timeout(left, flight.landed()).await.is_err() {
+                return self.instead(place, Some(&flight), mcp_fault::timeout());
+            }
+            let own = flight.session == self.session.serial;
+            match flight.outcome() {
+                Ok(Some(Arrived { listing, audience, fresh_for }))
+                    if own || audience.shares(&flight.viewer, &self.viewer) =>
+                {
+                    return Part::Listed { listing, audience, fresh_for, stale: None };
+                }
+                // It was taken for one that all may see, and is not.
+                Ok(Some(_)) => {}
+                Ok(None) => return Part::Absent,
+                // The session that asked has ended meanwhile.
+                Err(fault) if !own && fault.kind == Kind::SessionUnknown => {}
+                Err(fault) => return self.instead(place, None, fault),
+            }
+        }
+    }
+
+    fn find(&self, place: usize) -> Option<Found<Rc<Listing>>> {
+        let lists = &self.backend.lists[place];
+        let id = ListId { target: lists.id, kind: self.kind };
+        self.shard.kept.lists.borrow().find(&id, &self.viewer, lists.generation(self.kind), runtime::now())
+    }
+
+    /// The last good list, if it is not too old, in the place of one that does not come; a list that is still on its way
+    /// will say when it differs.
+    fn instead(&self, place: usize, flight: Option<&Flight>, fault: Fault) -> Part {
+        let found = self.find(place).filter(|_| self.backend.config.failure_mode == FailureMode::Open);
+        if let Some(flight) = flight {
+            flight.tell_late(self.session, found.as_ref().map(|found| found.value.digest()));
+        }
+        match found {
+            Some(Found { value, audience, .. }) => {
+                let stale = Some(fault.message);
+                Part::Listed { listing: value, audience, fresh_for: Duration::ZERO, stale }
+            }
+            None => Part::Missing(fault),
+        }
+    }
+
+    /// A list on its way that will do for this viewer, or a new one. A target whose lists may not be used twice is asked
+    /// by each session, but by none twice at once.
+    fn flight(&self, place: usize) -> Result<Rc<Flight>, Fault> {
+        let lists = &self.backend.lists[place];
+        let (kind, generation) = (self.kind, lists.generation(self.kind));
+        let audience = self.audience(place);
+        let under_way = lists.flights.borrow().iter().find(|flight| self.joins(flight, generation, audience)).cloned();
+        if let Some(flight) = under_way {
+            return Ok(flight);
+        }
+        if lists.flights.borrow().len() >= LIST_FLIGHTS_MAX {
+            return Err(mcp_fault::overloaded());
+        }
+        let flight = Rc::new(Flight::new(self.session.serial, self.viewer, kind, generation));
+        lists.flights.borrow_mut().push(flight.clone());
+        flight::start(self.shard, self.backend, self.session, place, flight.clone());
+        Ok(flight)
+    }
+
+    fn joins(&self, flight: &Flight, generation: u64, audience: Option<Audience>) -> bool {
+        flight.kind == self.kind
+            && flight.generation == generation
+            && (flight.session == self.session.serial
+                || audience.is_some_and(|audience| audience.shares(&flight.viewer, &self.viewer)))
+    }
+
+    /// Whom the list that is on its way will be for, as far as one can know; `None`: for nobody but who asked.
+    fn audience(&self, place: usize) -> Option<Audience> {
+        let policy = &self.backend.config.targets[place].lists;
+        let last = self.backend.lists[place].audiences[self.kind as usize].get();
+        last.or_else(|| (!policy.fresh_for.is_zero()).then(|| configured(policy)))
+    }
+}
+
+/// Whom a list is for whose target does not say.
+fn configured(policy: &ListPolicy) -> Audience {
+    if policy.public { Audience::Alike } else { Audience::Own }
+}
+
+/// Keeps a list that came, by what its target says of it, else by what is configured.
+fn keep(shard: &Shard, backend: &BackendState, place: usize, flight: &Flight, listing: Rc<Listing>) -> Arrived {
+    let (lists, policy) = (&backend.lists[place], &backend.config.targets[place].lists);
+    let (audience, fresh_for) = match listing.hints() {
+        Some(hints) if hints.public => (Audience::Everybody, hints.ttl),
+        Some(hints) => (Audience::Own, hints.ttl),
+        None => (configured(policy), policy.fresh_for),
+    };
+    let fresh_for = fresh_for.min(FRESH_MAX);
+    let arrived = Arrived { listing: listing.clone(), audience, fresh_for };
+    let kept_for = fresh_for.max(policy.stale_for);
+    lists.audiences[flight.kind as usize].set((!fresh_for.is_zero()).then_some(audience));
+    if kept_for.is_zero() {
+        return arrived;
+    }
+    let now = runtime::now();
+    let id = ListId { target: lists.id, kind: flight.kind };
+    let outdated = flight.generation != lists.generation(flight.kind);
+    let mut kept = shard.kept.lists.borrow_mut();
+    let newer = |kept: &Cache<ListId, Rc<Listing>>| {
+        let found = kept.find(&id, &flight.viewer, lists.generation(flight.kind), now);
+        found.is_some_and(|found| found.fresh_for.is_some())
+    };
+    if !(outdated && newer(&kept)) {
+        let (generation, stale_until) = (flight.generation, now + policy.stale_for);
+        let stamp = Stamp { made: now, generation, fresh_until: now + fresh_for, stale_until };
+        let bytes = listing.bytes() + ENTRY_BYTES;
+        kept.insert(id, audience, &flight.viewer, listing, bytes, stamp);
+    }
+    arrived
+}

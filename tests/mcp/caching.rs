@@ -1,0 +1,324 @@
+//! Lists that are kept: how often targets are asked, who gets whose, what makes a list old, and what stands in for one that
+//! does not come.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use serde_json::{Value, json};
+
+use crate::support::config::mcp;
+use crate::support::gateway::{Gateway, local};
+use crate::support::mcp_client::{ACCEPT, McpClient, answer_of, message};
+use crate::support::mcp_server::{Act, McpServer, Offers, Seen, begin_events, event};
+use crate::support::wire::{Peer, request};
+use crate::support::{PATIENCE, eventually, free_port};
+use crate::{gateway, missing, tool_names};
+
+/// A server whose list names how often it was asked: `asked1`, `asked2`, ...
+fn counting(name: &'static str) -> McpServer {
+    with_counted_lists(name, json!({}))
+}
+
+/// The same, with more members in each result.
+fn with_counted_lists(name: &'static str, members: Value) -> McpServer {
+    let asked = AtomicUsize::new(0);
+    McpServer::scripted(name, move |seen| match seen.method() {
+        "tools/list" => {
+            let mut result = members.clone();
+            result["tools"] = json!([tool(&format!("asked{}", asked.fetch_add(1, Ordering::SeqCst) + 1))]);
+            Act::Result(result)
+        }
+        _ => Act::Well,
+    })
+}
+
+fn tool(name: &str) -> Value {
+    json!({ "name": name, "inputSchema": { "type": "object" } })
+}
+
+fn tools(client: &McpClient) -> Value {
+    client.result("tools/list", json!({}))
+}
+
+fn names(client: &McpClient) -> String {
+    tool_names(&tools(client)).join(" ")
+}
+
+/// What a list says of one target.
+fn status<'a>(list: &'a Value, target: &str) -> &'a str {
+    list["_meta"]["dev.agentlane/targets"][target]["status"].as_str().unwrap_or("unsaid")
+}
+
+/// A session of a client with these credentials and capabilities.
+fn client_with(address: SocketAddr, authorization: &str, capabilities: Value) -> McpClient {
+    let params = json!({
+        "protocolVersion": "2025-11-25",
+        "capabilities": capabilities,
+        "clientInfo": { "name": "test", "version": "1" },
+    });
+    let headers = [("accept", ACCEPT), ("content-type", "application/json"), ("authorization", authorization)];
+    let response = Peer::connect(address).ask("POST", "/mcp", &headers, message(0, "initialize", params));
+    let session = response.get("mcp-session-id").expect("a session id").to_owned();
+    let initialized = answer_of(&response)["result"].clone();
+    McpClient { address, session, revision: "2025-11-25".to_owned(), initialized }
+}
+
+/// Lets tasks of the test's server wait for the test.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, std::sync::Condvar)>);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.0.lock().expect("no panic in between") = true;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.0.0.lock().expect("no panic in between");
+        drop(self.0.1.wait_timeout_while(closed, PATIENCE, |open| !*open).expect("no panic in between"));
+    }
+}
+
+#[test]
+fn a_thousand_clients_cost_a_target_one_list() {
+    let offered: Vec<String> = (0..500).map(|number| format!("tool{number}")).collect();
+    let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
+    let alone = McpServer::offering("alone", Offers::tools(&offered), |_| Act::Well);
+    let (one, two) = (McpServer::offering("one", Offers::tools(&offered), |_| Act::Well), McpServer::good("two"));
+    let cache = json!({ "ttl": "1h" });
+    let (_first, single) = gateway(json!({ "targets": [alone.target("alone")], "cache": cache }));
+    let (_second, federated) = gateway(json!({ "targets": [one.target("one"), two.target("two")], "cache": cache }));
+    for (address, clients, listed) in [(single, 1_000, 500), (federated, 1_000, 501)] {
+        let threads: Vec<_> = (0..20)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    for _ in 0..clients / 20 {
+                        let client = McpClient::open(address);
+                        assert_eq!(tool_names(&tools(&client)).len(), listed);
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("a client"));
+    }
+    for server in [&alone, &one, &two] {
+        assert_eq!(server.sessions(), 1_000);
+        assert_eq!(server.count("tools/list"), 1, "one list for all of them");
+    }
+}
+
+#[test]
+fn lists_that_are_not_kept_are_asked_for_each_time() {
+    let (one, two) = (counting("one"), counting("two"));
+    let targets =
+        json!([one.target("one"), { "name": "two", "mcp": two.target("two")["mcp"], "cache": { "ttl": "1h" } }]);
+    let (_gateway, address) = gateway(json!({ "targets": targets }));
+    let (client, other) = (McpClient::open(address), McpClient::open(address));
+    assert_eq!(names(&client), "one__asked1 two__asked1");
+    assert_eq!(names(&client), "one__asked2 two__asked1", "a target may say otherwise than its backend");
+    assert_eq!(names(&other), "one__asked3 two__asked1");
+}
+
+#[test]
+fn requests_that_meet_wait_for_one_list() {
+    let gate = Gate::default();
+    let server = McpServer::scripted("slow", {
+        let gate = gate.clone();
+        move |seen| {
+            if seen.method() == "tools/list" {
+                gate.pass();
+            }
+            Act::Well
+        }
+    });
+    let (_gateway, address) =
+        gateway(json!({ "targets": [server.target("slow")], "prefixMode": "always", "cache": { "ttl": "1h" } }));
+    let clients: Vec<McpClient> = (0..10).map(|_| McpClient::open(address)).collect();
+    let mut peers: Vec<Peer> = clients
+        .iter()
+        .map(|client| {
+            let mut peer = Peer::connect(address);
+            peer.send(request("POST", "/mcp", &client.headers(), message(1, "tools/list", json!({})).as_bytes()));
+            // What was sent before this is being served.
+            client.result("ping", json!({}));
+            peer
+        })
+        .collect();
+    server.await_seen("the list", |seen| seen.method() == "tools/list");
+    gate.open();
+    for peer in &mut peers {
+        assert_eq!(tool_names(&answer_of(&peer.response("POST"))["result"]), ["slow__echo"]);
+    }
+    assert_eq!(server.count("tools/list"), 1);
+}
+
+#[test]
+fn a_kept_list_gets_old() {
+    let server = counting("web");
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("web")], "cache": { "ttl": "50ms" } }));
+    let client = McpClient::open(address);
+    assert_eq!(names(&client), "asked1");
+    eventually("the list was asked for again", || names(&client) != "asked1");
+}
+
+#[test]
+fn nobody_gets_the_list_of_another_identity() {
+    let all = json!({ "sampling": {}, "roots": {} });
+    let none = json!({});
+    let shared = |cache: Value| {
+        let server = counting("web");
+        let (gateway, address) = gateway(json!({ "targets": [server.target("web")], "cache": cache }));
+        let asked = [("a", &all), ("b", &all), ("a", &all), ("b", &all), ("a", &none), ("b", &none)]
+            .map(|(who, abilities)| names(&client_with(address, who, abilities.clone())));
+        drop(gateway);
+        asked
+    };
+    let private = shared(json!({ "ttl": "1h" }));
+    assert_eq!(private, ["asked1", "asked2", "asked1", "asked2", "asked3", "asked4"]);
+    let public = shared(json!({ "ttl": "1h", "scope": "public" }));
+    assert_eq!(public, ["asked1", "asked1", "asked1", "asked1", "asked2", "asked2"], "servers see what clients can do");
+}
+
+#[test]
+fn a_target_that_says_how_long_a_list_is_good_is_believed() {
+    let hour = 3_600_000;
+    let public = with_counted_lists("public", json!({ "ttlMs": hour, "cacheScope": "public" }));
+    let private = with_counted_lists("private", json!({ "ttlMs": hour, "cacheScope": "private" }));
+    let never = with_counted_lists("never", json!({ "ttlMs": 0, "cacheScope": "public" }));
+    let targets = json!([public.target("public"), private.target("private"), never.target("never")]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "cache": { "ttl": "1h" } }));
+    let (one, other) = (client_with(address, "a", json!({})), client_with(address, "b", json!({ "roots": {} })));
+    assert_eq!(names(&one), "public__asked1 private__asked1 never__asked1");
+    assert_eq!(names(&other), "public__asked1 private__asked2 never__asked2");
+    assert_eq!(names(&one), "public__asked1 private__asked1 never__asked3");
+    assert!(tools(&one).get("ttlMs").is_none(), "a client with a session knows no hints");
+}
+
+#[test]
+fn a_change_that_the_target_tells_of_makes_its_list_old() {
+    let (push, pushed) = mpsc::channel::<()>();
+    let pushed = Mutex::new(Some(pushed));
+    let asked = AtomicUsize::new(0);
+    let server = McpServer::scripted("web", move |seen| match (seen.verb.as_str(), seen.method()) {
+        ("GET", _) => {
+            // The first session's; others have none.
+            let Some(pushed) = pushed.lock().expect("no panic in between").take() else { return Act::Well };
+            Act::Own(Box::new(move |peer| {
+                peer.send(begin_events());
+                while pushed.recv_timeout(PATIENCE).is_ok() {
+                    peer.send(event(&json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" })));
+                }
+            }))
+        }
+        (_, "tools/list") => {
+            Act::Result(json!({ "tools": [tool(&format!("asked{}", asked.fetch_add(1, Ordering::SeqCst) + 1))] }))
+        }
+        _ => Act::Well,
+    });
+    let other = counting("other");
+    let targets = json!([server.target("web"), other.target("other")]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "cache": { "ttl": "1h" } }));
+    let client = McpClient::open(address);
+    let unaware = McpClient::open(address);
+    assert_eq!(names(&client), "web__asked1 other__asked1");
+    assert_eq!(names(&unaware), "web__asked1 other__asked1");
+    let mut stream = client.listen(None);
+    push.send(()).expect("the server listens");
+    assert_eq!(stream.message().expect("a message")["method"], "notifications/tools/list_changed");
+    assert_eq!(names(&client), "web__asked2 other__asked1", "what is told of is there");
+    assert_eq!(names(&unaware), "web__asked2 other__asked1");
+    drop(push);
+}
+
+#[test]
+fn another_configuration_of_a_target_is_another_target() {
+    let (one, two) = (counting("one"), counting("two"));
+    let port = free_port();
+    let config = |header: &str, page_size: u32| {
+        let mut changed = two.target("two");
+        changed["policies"] = json!({ "requestHeaderModifier": { "set": { "x-version": header } } });
+        let targets = json!([one.target("one"), changed]);
+        mcp(port, json!({ "targets": targets, "cache": { "ttl": "1h" }, "pageSize": page_size })).to_string()
+    };
+    let gateway = Gateway::start(&config("1", 1_000));
+    let client = McpClient::open(local(port));
+    assert_eq!(names(&client), "one__asked1 two__asked1");
+    gateway.reload(&config("2", 1_000));
+    assert_eq!(names(&client), "one__asked1 two__asked2");
+    gateway.reload(&config("2", 1));
+    let page = tools(&client);
+    assert_eq!(tool_names(&page), ["one__asked1"], "what is made of kept lists follows the configuration");
+    let rest = client.result("tools/list", json!({ "cursor": page["nextCursor"] }));
+    assert_eq!(tool_names(&rest), ["two__asked2"]);
+}
+
+/// A server that answers its first list, and later ones as `then` says.
+fn once_well(name: &'static str, then: impl Fn() -> Act + Send + Sync + 'static) -> McpServer {
+    let asked = AtomicBool::new(false);
+    McpServer::scripted(name, move |seen| match seen.method() {
+        "tools/list" if asked.swap(true, Ordering::SeqCst) => then(),
+        _ => Act::Well,
+    })
+}
+
+#[test]
+fn the_last_good_list_stands_in_for_one_that_does_not_come() {
+    let good = McpServer::good("good");
+    let silent = once_well("silent", || Act::Silence);
+    let error = once_well("error", || Act::Error(-32603, "no list today"));
+    let strict = once_well("strict", || Act::Close);
+    let mut without = strict.target("strict");
+    without["cache"] = json!({ "staleFor": "off" });
+    let targets = json!([silent.target("silent"), good.target("good"), error.target("error"), without]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "deadline": "400ms" }));
+    let client = McpClient::open(address);
+    let first = tools(&client);
+    assert_eq!(tool_names(&first), ["silent__echo", "good__echo", "error__echo", "strict__echo"]);
+    assert!(first.get("_meta").is_none(), "all are well: {first}");
+    let second = tools(&client);
+    assert_eq!(tool_names(&second), ["silent__echo", "good__echo", "error__echo"], "in the same order");
+    let statuses = ["silent", "good", "error", "strict"].map(|target| status(&second, target));
+    assert_eq!(statuses, ["stale", "ok", "stale", "missing"]);
+    assert_eq!(missing(&second), ["strict"]);
+    let reason = &second["_meta"]["dev.agentlane/targets"]["silent"]["reason"];
+    assert_eq!(reason, "target did not answer in time");
+    // Who comes later gets it as well, but for another identity.
+    assert_eq!(status(&tools(&McpClient::open(address)), "error"), "stale");
+    let stranger = tools(&client_with(address, "a stranger", json!({})));
+    assert_eq!((tool_names(&stranger), status(&stranger, "error")), (vec!["good__echo"], "missing"));
+}
+
+#[test]
+fn fail_closed_takes_no_old_list() {
+    let (good, error) = (McpServer::good("good"), once_well("error", || Act::Error(-32603, "no list today")));
+    let targets = json!([good.target("good"), error.target("error")]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "failureMode": "failClosed" }));
+    let client = McpClient::open(address);
+    assert_eq!(names(&client), "good__echo error__echo");
+    assert!(client.ask("tools/list", json!({}))["error"]["code"].is_i64());
+}
+
+#[test]
+fn a_list_that_comes_late_is_told_of_when_it_is_another() {
+    let gate = Gate::default();
+    let late = |name: &'static str, gate: Gate| {
+        McpServer::scripted(name, move |seen: &Seen| {
+            if seen.method() == "tools/list" {
+                gate.pass();
+            }
+            Act::Well
+        })
+    };
+    let (good, late) = (McpServer::good("good"), late("late", gate.clone()));
+    let targets = json!([late.target("late"), good.target("good")]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "deadline": "2s", "cache": { "ttl": "1h" } }));
+    let client = McpClient::open(address);
+    let mut stream = client.listen(None);
+    let first = tools(&client);
+    assert_eq!((tool_names(&first), missing(&first)), (vec!["good__echo"], vec!["late"]));
+    gate.open();
+    assert_eq!(stream.message().expect("a message")["method"], "notifications/tools/list_changed");
+    assert_eq!(names(&client), "late__echo good__echo");
+    assert_eq!(late.count("tools/list"), 1, "it was waited for, not asked again");
+}

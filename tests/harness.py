@@ -225,13 +225,14 @@ def as_routes(given):
 
 
 def federation(*targets, **options):
-    """An MCP backend; a target is `(name, url)`, `(name, url, "sse")` or `(name, [command, argument...], stdio options)`."""
+    """An MCP backend; a target is `(name, url, keys)`, `(name, url, "sse")` or `(name, [command, argument...], stdio keys)`."""
     return {"mcp": {"targets": [as_target(*target) for target in targets], **options}}
 
 
 def as_target(name, where, options=None):
     if isinstance(where, str):
-        return {"name": name, options or "mcp": {"host": where}}
+        transport, keys = (options, {}) if isinstance(options, str) else ("mcp", options or {})
+        return {"name": name, transport: {"host": where}, **keys}
     command, *arguments = map(str, where)
     return {"name": name, "stdio": {"cmd": command, "args": arguments, **(options or {})}}
 

@@ -11,7 +11,10 @@ use agentlane_wire::h1::RequestHead;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::backend::mcp::StdioTarget;
+use crate::backend::mcp::{McpBackend, StdioTarget};
+use crate::protocol::mcp::cache::{Audience, Viewer};
+use crate::protocol::mcp::listing::Listing;
+use crate::protocol::mcp::method::ListKind;
 use crate::session::ChildPort;
 use crate::session::board::Board;
 use crate::snapshot::Snapshot;
@@ -32,6 +35,60 @@ pub enum ToShard {
     Client(Box<LocalClient>),
     /// A session of another shard wants the shared child that this shard owns.
     SharedChild { backend: String, target: String, reply: Sender<Result<SharedChild, &'static str>> },
+    /// A shard is about to ask a target for a list that others may have: to its owner.
+    ListWanted(Box<ListWanted>),
+    /// What came of a list that a shard fetched: to its owner.
+    ListFetched(Box<ListFetched>),
+    /// A target has told a shard that lists have changed.
+    ListsChanged(Box<ListsChanged>),
+}
+
+/// A target's list by a name that every shard understands.
+#[derive(Clone)]
+pub struct ListName {
+    pub backend: Arc<McpBackend>,
+    /// The target's place in it.
+    pub place: usize,
+    pub kind: ListKind,
+    /// Who asks.
+    pub viewer: Viewer,
+    /// Whom the list is expected to be for.
+    pub audience: Audience,
+}
+
+/// Asks for a list. No answer in time is as good as `None`.
+pub struct ListWanted {
+    pub list: ListName,
+    /// One that was begun earlier will not do.
+    pub after: Instant,
+    /// `None`: fetch it yourself, and tell.
+    pub reply: Sender<Option<SharedList>>,
+}
+
+/// Tells of a list; `None`: it did not come.
+pub struct ListFetched {
+    pub list: ListName,
+    pub outcome: Option<SharedList>,
+}
+
+/// A list that came.
+#[derive(Clone)]
+pub struct SharedList {
+    pub listing: Arc<Listing>,
+    /// Whom it is really for.
+    pub audience: Audience,
+    /// When it was asked for.
+    pub begun: Instant,
+    pub fresh_until: Instant,
+}
+
+/// Lists of one target that changed, by their kinds.
+pub struct ListsChanged {
+    pub backend: Arc<McpBackend>,
+    /// The target's place in it.
+    pub place: usize,
+    /// When the shard was told, for each kind.
+    pub at: [Instant; 4],
 }
 
 /// A connection on its way to another shard.

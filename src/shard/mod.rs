@@ -251,6 +251,14 @@ impl Shard {
                     let _ = reply.try_send(shard.own_child(&backend, &target).await);
                 });
             }
+            ToShard::ListWanted(wanted) => {
+                let shard = self.clone();
+                runtime::spawn(async move {
+                    let _ = wanted.reply.try_send(mcp::cache::share::give(&shard, &wanted.list, wanted.after).await);
+                });
+            }
+            ToShard::ListFetched(fetched) => mcp::cache::share::take(self, *fetched),
+            ToShard::ListsChanged(changed) => mcp::cache::share::note_changed(self, &changed),
             ToShard::Drain { done } => {
                 // Not awaited: requests that drain may need what still comes into this inbox.
                 let shard = self.clone();

@@ -1,6 +1,7 @@
 //! Lists that are kept: how often targets are asked, who gets whose, what makes a list old, and what stands in for one that
 //! does not come.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use serde_json::{Value, json};
 
 use crate::support::config::mcp;
-use crate::support::gateway::{Gateway, local};
+use crate::support::gateway::{Gateway, Setup, local};
 use crate::support::mcp_client::{ACCEPT, McpClient, answer_of, message};
 use crate::support::mcp_server::{Act, McpServer, Offers, Seen, begin_events, event};
 use crate::support::wire::{Peer, request};
@@ -321,4 +322,110 @@ fn a_list_that_comes_late_is_told_of_when_it_is_another() {
     assert_eq!(stream.message().expect("a message")["method"], "notifications/tools/list_changed");
     assert_eq!(names(&client), "late__echo good__echo");
     assert_eq!(late.count("tools/list"), 1, "it was waited for, not asked again");
+}
+
+/// A server with a stream for each session, on which the test tells of changes; its list names the version.
+struct Versioned {
+    server: McpServer,
+    version: Arc<AtomicUsize>,
+    streams: Arc<Mutex<HashMap<String, mpsc::Sender<()>>>>,
+}
+
+impl Versioned {
+    fn new() -> Self {
+        let version = Arc::new(AtomicUsize::new(0));
+        let streams: Arc<Mutex<HashMap<String, mpsc::Sender<()>>>> = Arc::default();
+        let server = McpServer::scripted("web", {
+            let (version, streams) = (version.clone(), streams.clone());
+            move |seen| match (seen.verb.as_str(), seen.method()) {
+                ("GET", _) => {
+                    let (tell, told) = mpsc::channel();
+                    let session = seen.session.clone().expect("a session");
+                    streams.lock().expect("no panic in between").insert(session, tell);
+                    Act::Own(Box::new(move |peer| {
+                        peer.send(begin_events());
+                        while told.recv().is_ok() {
+                            peer.send(event(
+                                &json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" }),
+                            ));
+                        }
+                    }))
+                }
+                (_, "tools/list") => {
+                    Act::Result(json!({ "tools": [tool(&format!("v{}", version.load(Ordering::SeqCst)))] }))
+                }
+                (_, "tools/call") => {
+                    let session = seen.session.clone().unwrap_or_default();
+                    Act::Result(json!({ "content": [{ "type": "text", "text": session }] }))
+                }
+                _ => Act::Well,
+            }
+        });
+        Versioned { server, version, streams }
+    }
+
+    /// Changes the list and tells one session of it.
+    fn change(&self, session: &str) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        let streams = self.streams.lock().expect("no panic in between");
+        streams[session].send(()).expect("the stream is open");
+    }
+}
+
+fn on_four_shards(server: &McpServer) -> (Gateway, SocketAddr, Vec<McpClient>) {
+    let port = free_port();
+    let target = json!({ "targets": [server.target("web")], "cache": { "ttl": "1h" }, "prefixMode": "always" });
+    let gateway = Setup::new(&mcp(port, target).to_string()).args(&["--shards", "4"]).start();
+    let mut clients = Vec::new();
+    let owning =
+        || (0..4).filter(|n| gateway.metric("agentlane_mcp_sessions", &format!("shard=\"{n}\"")) > 0.0).count();
+    while clients.len() < 8 || owning() < 4 {
+        clients.push(McpClient::open(local(port)));
+        assert!(clients.len() < 200, "the kernel leaves a shard out");
+    }
+    (gateway, local(port), clients)
+}
+
+#[test]
+fn one_list_serves_every_shard() {
+    let server = McpServer::good("web");
+    let (_gateway, address, clients) = on_four_shards(&server);
+    let threads: Vec<_> = clients
+        .into_iter()
+        .chain((0..60).map(|_| McpClient::open(address)))
+        .map(|client| std::thread::spawn(move || assert_eq!(names(&client), "web__echo")))
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("a client"));
+    assert_eq!(server.count("tools/list"), 1, "one list for all shards");
+}
+
+#[test]
+fn who_is_told_of_a_change_sees_it_whatever_other_shards_have() {
+    let versioned = Versioned::new();
+    let (_gateway, _, clients) = on_four_shards(&versioned.server);
+    let upstream: Vec<String> = clients.iter().map(|client| client.call("web__whoami", json!({}))).collect();
+    // Others ask all the time, so that lists are on their way while they change.
+    let stop = Arc::new(AtomicBool::new(false));
+    let others: Vec<_> = clients[..4]
+        .iter()
+        .cloned()
+        .map(|client| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    names(&client);
+                }
+            })
+        })
+        .collect();
+    let mut streams: Vec<_> = clients.iter().map(|client| client.listen(None)).collect();
+    for round in 1..=40 {
+        let which = round % clients.len();
+        versioned.change(&upstream[which]);
+        assert_eq!(streams[which].message().expect("a message")["method"], "notifications/tools/list_changed");
+        assert_eq!(names(&clients[which]), format!("web__v{round}"));
+    }
+    stop.store(true, Ordering::SeqCst);
+    others.into_iter().for_each(|thread| thread.join().expect("a client"));
+    eventually("every shard has heard of the last change", || clients.iter().all(|client| names(client) == "web__v40"));
 }

@@ -1,4 +1,4 @@
-//! What is kept of targets' lists, and for whom: entries with an age, a generation and an audience. It knows no list, no
+//! What is kept of targets' lists, and for whom: entries with an age, a mark and an audience. It knows no list, no
 //! target and no clock: what is kept is a value of known size, and time comes in.
 
 mod bounded;
@@ -40,17 +40,18 @@ pub struct Hints {
     pub public: bool,
 }
 
-/// Entries by what they are of, and whom they are for. Over a bound the oldest leave.
-pub struct Cache<I, V> {
-    entries: Bounded<(I, Reader), Entry<V>>,
+/// Entries by what they are of, and whom they are for. Over a bound the oldest leave. Marks say whether an entry was made
+/// after the last invalidation; they only grow.
+pub struct Cache<I, M, V> {
+    entries: Bounded<(I, Reader), Entry<M, V>>,
 }
 
 /// What an entry was made with.
 #[derive(Clone, Copy, Debug)]
-pub struct Stamp {
+pub struct Stamp<M> {
     pub made: Instant,
-    /// Of what it is of, when the making began: another one means that it was invalidated since.
-    pub generation: u64,
+    /// The mark when the making began.
+    pub mark: M,
     /// Until when it is as good as a new one.
     pub fresh_until: Instant,
     /// Until when it is better than nothing.
@@ -59,16 +60,17 @@ pub struct Stamp {
 
 /// An entry as it was found.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Found<V> {
+pub struct Found<M, V> {
     pub value: V,
     pub audience: Audience,
+    pub mark: M,
     /// How long it stays fresh; `None`: it is a stale one.
     pub fresh_for: Option<Duration>,
 }
 
-struct Entry<V> {
+struct Entry<M, V> {
     value: V,
-    stamp: Stamp,
+    stamp: Stamp<M>,
 }
 
 /// An audience with its members; what it does not depend on is left out.
@@ -89,32 +91,38 @@ impl Audience {
     }
 }
 
-impl<I: Clone + Eq + Hash, V: Clone> Cache<I, V> {
+impl<I: Clone + Eq + Hash, M: Copy + Ord, V: Clone> Cache<I, M, V> {
     pub fn new(bounds: Bounds) -> Self {
         Cache { entries: Bounded::new(bounds) }
     }
 
     /// Keeps a value of `bytes` bytes that was made for `viewer`, in the place of the one before.
-    pub fn insert(&mut self, of: I, audience: Audience, viewer: &Viewer, value: V, bytes: usize, stamp: Stamp) {
+    pub fn insert(&mut self, of: I, audience: Audience, viewer: &Viewer, value: V, bytes: usize, stamp: Stamp<M>) {
         self.entries.insert((of, audience.reader(viewer)), Entry { value, stamp }, bytes);
     }
 
-    /// The best that may be shown to `viewer`: a fresh one, else the youngest that is not too old.
-    pub fn find(&self, of: &I, viewer: &Viewer, generation: u64, now: Instant) -> Option<Found<V>> {
-        let mut best: Option<(Audience, &Entry<V>)> = None;
+    /// The best that may be shown to `viewer`: a fresh one, whose mark is `since` or later, else the youngest that is not too
+    /// old.
+    pub fn find(&self, of: &I, viewer: &Viewer, since: M, now: Instant) -> Option<Found<M, V>> {
+        let found = |audience, entry: &Entry<M, V>, fresh_for| Found {
+            value: entry.value.clone(),
+            audience,
+            mark: entry.stamp.mark,
+            fresh_for,
+        };
+        let mut best: Option<(Audience, &Entry<M, V>)> = None;
         for audience in [Audience::Everybody, Audience::Alike, Audience::Own] {
             let Some(entry) = self.entries.get(&(of.clone(), audience.reader(viewer))) else { continue };
             let stamp = &entry.stamp;
-            if stamp.generation == generation && now < stamp.fresh_until {
-                let fresh_for = Some(stamp.fresh_until - now);
-                return Some(Found { value: entry.value.clone(), audience, fresh_for });
+            if stamp.mark >= since && now < stamp.fresh_until {
+                return Some(found(audience, entry, Some(stamp.fresh_until - now)));
             }
             let younger = best.is_none_or(|(_, other)| other.stamp.made < stamp.made);
             if now < stamp.stale_until && younger {
                 best = Some((audience, entry));
             }
         }
-        best.map(|(audience, entry)| Found { value: entry.value.clone(), audience, fresh_for: None })
+        best.map(|(audience, entry)| found(audience, entry, None))
     }
 
     pub fn len(&self) -> usize {

@@ -49,7 +49,7 @@ pub async fn merged(
 
 async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merged, Fault> {
     let Gathering { shard, backend, session, kind, .. } = *gathering;
-    let generation = gathering.generation();
+    let changes = gathering.changes();
     let parts = gathering.parts().await;
     if session.ended.get() {
         return Err(mcp_fault::session_unknown());
@@ -81,7 +81,7 @@ async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merge
     let result = merger.finish(next.as_deref(), &meta);
     let (audience, fresh_for) = keeping(&parts);
     if cursor.is_none() && !fresh_for.is_zero() {
-        gathering.keep_page(&result, audience, fresh_for, generation);
+        gathering.keep_page(&result, audience, fresh_for, changes);
     }
     Ok(Merged { result, hints: Hints::of(audience, Some(fresh_for)) })
 }

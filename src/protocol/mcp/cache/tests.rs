@@ -31,7 +31,7 @@ struct Inserted {
     viewer: Viewer,
     value: u64,
     bytes: usize,
-    stamp: Stamp,
+    stamp: Stamp<u64>,
 }
 
 impl Inserted {
@@ -63,22 +63,22 @@ fn random_sequences_give_what_the_model_gives_and_nothing_of_another_identity() 
         let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15 ^ seed);
         let mut cache = Cache::new(BOUNDS);
         let mut all: Vec<Inserted> = Vec::new();
-        let mut generations = [0u64; 3];
+        let mut marks = [0u64; 3];
         let mut now = Instant::now();
         for value in 0..300 {
             let of = numbers.below(3);
             let who = viewers[numbers.below(6) as usize];
-            let generation = generations[of as usize];
+            let mark = marks[of as usize];
             match numbers.below(10) {
-                0 => generations[of as usize] += 1,
+                0 => marks[of as usize] += 1,
                 1 => now += Duration::from_millis(numbers.below(400)),
                 2..6 => {
                     let audience = [Audience::Everybody, Audience::Alike, Audience::Own][numbers.below(3) as usize];
                     let fresh_until = now + Duration::from_millis(numbers.below(500));
                     let stale_until = now + Duration::from_millis(numbers.below(900));
                     // Some were begun before the last invalidation.
-                    let generation = generation.saturating_sub(numbers.below(2));
-                    let stamp = Stamp { made: now, generation, fresh_until, stale_until };
+                    let mark = mark.saturating_sub(numbers.below(2));
+                    let stamp = Stamp { made: now, mark, fresh_until, stale_until };
                     let bytes = numbers.below(600) as usize;
                     cache.insert(of, audience, &who, value, bytes, stamp);
                     all.push(Inserted { of, audience, viewer: who, value, bytes, stamp });
@@ -86,8 +86,8 @@ fn random_sequences_give_what_the_model_gives_and_nothing_of_another_identity() 
                     now += Duration::from_millis(1);
                 }
                 _ => {
-                    let found = cache.find(&of, &who, generation, now);
-                    assert_eq!(found, expected(&all, of, &who, generation, now), "seed {seed}, step {value}");
+                    let found = cache.find(&of, &who, mark, now);
+                    assert_eq!(found, expected(&all, of, &who, mark, now), "seed {seed}, step {value}");
                     let Some(found) = found else { continue };
                     hits[usize::from(found.fresh_for.is_some())] += 1;
                     let origin = &all.iter().find(|one| one.value == found.value).unwrap();
@@ -101,11 +101,16 @@ fn random_sequences_give_what_the_model_gives_and_nothing_of_another_identity() 
     assert!(hits.iter().all(|&hits| hits > 500), "the sequences hit fresh and stale entries: {hits:?}");
 }
 
-fn expected(all: &[Inserted], of: u64, who: &Viewer, generation: u64, now: Instant) -> Option<Found<u64>> {
+fn expected(all: &[Inserted], of: u64, who: &Viewer, mark: u64, now: Instant) -> Option<Found<u64, u64>> {
     let held = held(all);
     let mine = || held.iter().filter(|one| one.of == of && one.audience.shares(&one.viewer, who));
-    let fresh = mine().filter(|one| one.stamp.generation == generation && now < one.stamp.fresh_until);
-    let found = |one: &&&Inserted, fresh_for| Found { value: one.value, audience: one.audience, fresh_for };
+    let fresh = mine().filter(|one| one.stamp.mark >= mark && now < one.stamp.fresh_until);
+    let found = |one: &&&Inserted, fresh_for| Found {
+        value: one.value,
+        audience: one.audience,
+        mark: one.stamp.mark,
+        fresh_for,
+    };
     if let Some(one) = fresh.min_by_key(|one| one.audience) {
         return Some(found(&one, Some(one.stamp.fresh_until - now)));
     }
@@ -117,7 +122,7 @@ fn expected(all: &[Inserted], of: u64, who: &Viewer, generation: u64, now: Insta
 fn what_is_too_large_is_not_taken_and_what_it_replaces_goes() {
     let now = Instant::now();
     let later = now + Duration::from_secs(1);
-    let stamp = Stamp { made: now, generation: 0, fresh_until: later, stale_until: later };
+    let stamp = Stamp { made: now, mark: 0, fresh_until: later, stale_until: later };
     let (me, mut cache) = (viewer(0), Cache::new(BOUNDS));
     cache.insert("a", Audience::Own, &me, 1, 10, stamp);
     cache.insert("a", Audience::Own, &me, 2, BOUNDS.bytes, stamp);

@@ -3,14 +3,16 @@
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use agentlane_runtime as runtime;
 use agentlane_runtime::local::Event;
 
-use super::fetch;
+use super::{fetch, share};
 use crate::fault::Fault;
 use crate::limits::{LIST_LATE_DEADLINES, LIST_LATECOMERS_MAX};
+use crate::mesh::{ListName, SharedList};
 use crate::protocol::mcp::cache::{Audience, Viewer};
 use crate::protocol::mcp::listing::Listing;
 use crate::protocol::mcp::method::ListKind;
@@ -23,8 +25,10 @@ pub struct Flight {
     pub session: u64,
     pub viewer: Viewer,
     pub kind: ListKind,
-    /// The list's at the start.
-    pub generation: u64,
+    /// Whom it will be for, as far as one can know; `None`: for nobody but who asked.
+    pub audience: Option<Audience>,
+    /// By the precise clock.
+    pub begun: Instant,
     landed: Event,
     /// `None` while it is on its way.
     outcome: RefCell<Option<Outcome>>,
@@ -35,7 +39,7 @@ pub struct Flight {
 /// A list that came.
 #[derive(Clone)]
 pub struct Arrived {
-    pub listing: Rc<Listing>,
+    pub listing: Arc<Listing>,
     pub audience: Audience,
     pub fresh_for: Duration,
 }
@@ -44,9 +48,9 @@ pub struct Arrived {
 type Outcome = Result<Option<Arrived>, Fault>;
 
 impl Flight {
-    pub fn new(session: u64, viewer: Viewer, kind: ListKind, generation: u64) -> Self {
+    pub fn new(session: u64, viewer: Viewer, kind: ListKind, audience: Option<Audience>) -> Self {
         let (outcome, late) = (RefCell::new(None), RefCell::default());
-        Flight { session, viewer, kind, generation, landed: Event::new(), outcome, late }
+        Flight { session, viewer, kind, audience, begun: Instant::now(), landed: Event::new(), outcome, late }
     }
 
     pub async fn landed(&self) {
@@ -101,13 +105,43 @@ pub fn start(shard: &Rc<Shard>, backend: &Rc<BackendState>, session: &Rc<Session
     let (shard, backend, session) = (shard.clone(), backend.clone(), session.clone());
     let under_way = UnderWay { backend: backend.clone(), place, flight: flight.clone() };
     runtime::spawn(async move {
-        let until = runtime::now() + backend.config.deadline.saturating_mul(LIST_LATE_DEADLINES);
-        let target = &backend.config.targets[place];
-        let listed = fetch::list(&shard, &session, target, flight.kind, until).await;
-        let outcome = listed
-            .map(|listing| listing.map(|listing| super::keep(&shard, &backend, place, &flight, Rc::new(listing))));
+        let outcome = arrive(&shard, &backend, &session, place, &flight).await;
         // Off the list first: who asks from here on finds it in the cache, or asks anew.
         drop(under_way);
         flight.land(outcome);
     });
+}
+
+/// The list from the shard that owns it, or from the target.
+async fn arrive(
+    shard: &Rc<Shard>,
+    backend: &Rc<BackendState>,
+    session: &Rc<Session>,
+    place: usize,
+    flight: &Flight,
+) -> Outcome {
+    let (config, kind, viewer) = (&backend.config, flight.kind, flight.viewer);
+    let name = |audience| ListName { backend: config.clone(), place, kind, viewer, audience };
+    let list = flight.audience.map(name);
+    if let Some(list) = &list
+        && let Some(shared) = share::ask(shard, list, backend.lists[place].changed(kind)).await
+    {
+        return Ok(Some(super::keep(shard, backend, place, kind, &viewer, &shared)));
+    }
+    let until = runtime::now() + config.deadline.saturating_mul(LIST_LATE_DEADLINES);
+    let begun = Instant::now();
+    let fetched = fetch::list(shard, session, &config.targets[place], kind, until).await;
+    let fetched = fetched.map(|listing| {
+        listing.map(|listing| {
+            let (audience, fresh_for) = super::terms(&config.targets[place].lists, &listing);
+            let fresh_until = runtime::now() + fresh_for;
+            SharedList { listing: Arc::new(listing), audience, begun, fresh_until }
+        })
+    });
+    let shared = fetched.as_ref().ok().and_then(Option::as_ref);
+    let usable = shared.filter(|shared| shared.fresh_until > runtime::now());
+    if let Some(list) = list.or_else(|| usable.map(|shared| name(shared.audience))) {
+        share::tell(shard, list, usable.cloned());
+    }
+    fetched.map(|shared| shared.map(|shared| super::keep(shard, backend, place, kind, &viewer, &shared)))
 }

@@ -3,10 +3,12 @@
 
 mod fetch;
 mod flight;
+pub mod share;
 
 use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentlane_runtime as runtime;
@@ -19,6 +21,7 @@ use crate::fault::{Fault, Kind};
 use crate::limits::{
     LIST_CACHE_BYTES_MAX, LIST_CACHE_ENTRIES_MAX, LIST_FLIGHTS_MAX, PAGE_CACHE_BYTES_MAX, PAGE_CACHE_ENTRIES_MAX,
 };
+use crate::mesh::SharedList;
 use crate::protocol::mcp::cache::{Audience, Bounds, Cache, Found, Stamp, Viewer};
 use crate::protocol::mcp::listing::Listing;
 use crate::protocol::mcp::method::ListKind;
@@ -31,11 +34,15 @@ const FRESH_MAX: Duration = Duration::from_secs(24 * 3600);
 /// What an entry costs beside its bytes.
 const ENTRY_BYTES: usize = 256;
 
+/// In the order of their numbers.
+const KINDS: [ListKind; 4] = [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::ResourceTemplates];
+
 /// The lists that a shard keeps.
 pub struct Kept {
-    lists: RefCell<Cache<ListId, Rc<Listing>>>,
-    /// First pages of merged lists, as results.
-    pages: RefCell<Cache<PageId, Bytes>>,
+    /// Marked with when they were asked for.
+    lists: RefCell<Cache<ListId, Instant, Arc<Listing>>>,
+    /// First pages of merged lists, as results. Marked with [`Gathering::changes`].
+    pages: RefCell<Cache<PageId, u64, Bytes>>,
 }
 
 /// A list of one target.
@@ -58,17 +65,24 @@ struct PageId {
 pub struct TargetLists {
     /// Unique on the shard: a target that is configured otherwise is another.
     id: u64,
-    /// Counts, for each kind, how often the target said that its list has changed.
-    generations: [Cell<u64>; 4],
+    /// When the target last said that its list has changed, for each kind; by the precise clock, and in the beginning when
+    /// it was configured.
+    changed: [Cell<Instant>; 4],
+    /// How often that was.
+    changes: [Cell<u64>; 4],
+    /// A task is about to tell other shards of it.
+    telling: Cell<bool>,
     /// Whom the last list of each kind was for; `None`: it may not be used twice.
     audiences: [Cell<Option<Audience>>; 4],
     flights: RefCell<Vec<Rc<Flight>>>,
+    /// Lists that other shards fetch, on the owner.
+    leases: RefCell<Vec<share::Lease>>,
 }
 
 /// What one target contributes.
 pub enum Part {
     Listed {
-        listing: Rc<Listing>,
+        listing: Arc<Listing>,
         audience: Audience,
         fresh_for: Duration,
         /// It is an old one, because of this.
@@ -100,49 +114,61 @@ impl Default for Kept {
 impl TargetLists {
     /// `id` is unique on the shard.
     pub fn new(id: u64) -> Rc<Self> {
+        let now = Instant::now();
         Rc::new(TargetLists {
             id,
-            generations: Default::default(),
+            changed: std::array::from_fn(|_| Cell::new(now)),
+            changes: Default::default(),
+            telling: Cell::new(false),
             audiences: Default::default(),
             flights: RefCell::default(),
+            leases: RefCell::default(),
         })
     }
 
-    /// The target's list of this kind has changed: what is kept is old, and what is on its way may be. Comes before any
-    /// client is told.
-    pub fn invalidate(&self, kind: ListKind) {
-        let generation = &self.generations[kind as usize];
-        generation.set(generation.get() + 1);
+    fn changed(&self, kind: ListKind) -> Instant {
+        self.changed[kind as usize].get()
     }
 
-    fn generation(&self, kind: ListKind) -> u64 {
-        self.generations[kind as usize].get()
+    /// A list is fresh that was asked for then, or later.
+    fn since(&self, kind: ListKind) -> Instant {
+        self.changed[kind as usize].get() + Duration::from_nanos(1)
     }
 }
 
 /// The target of `session`'s leg has changed the lists that a notification `method` is about, if it is about any.
-pub fn changed(shard: &Shard, session: &Session, leg: LegId, method: &[u8]) {
+pub fn changed(shard: &Rc<Shard>, session: &Session, leg: LegId, method: &[u8]) {
     let kinds: &[ListKind] = match method {
         b"notifications/tools/list_changed" => &[ListKind::Tools],
         b"notifications/prompts/list_changed" => &[ListKind::Prompts],
         b"notifications/resources/list_changed" => &[ListKind::Resources, ListKind::ResourceTemplates],
         _ => return,
     };
-    invalidate(shard, session, leg, kinds);
+    of_leg(shard, session, leg, kinds);
 }
 
 /// The target of `session`'s leg was down: it may have come back as another version of itself.
-pub fn came_back(shard: &Shard, session: &Session, leg: LegId) {
-    use ListKind::{Prompts, ResourceTemplates, Resources, Tools};
-    invalidate(shard, session, leg, &[Tools, Prompts, Resources, ResourceTemplates]);
+pub fn came_back(shard: &Rc<Shard>, session: &Session, leg: LegId) {
+    of_leg(shard, session, leg, &KINDS);
 }
 
-fn invalidate(shard: &Shard, session: &Session, leg: LegId, kinds: &[ListKind]) {
+fn of_leg(shard: &Rc<Shard>, session: &Session, leg: LegId, kinds: &[ListKind]) {
     let Some(backend) = shard.mcp_backend(&session.backend) else { return };
     let Some(leg) = session.leg(leg) else { return };
     if let Some(place) = backend.config.target_index(&leg.target.name) {
-        kinds.iter().for_each(|&kind| backend.lists[place].invalidate(kind));
+        invalidate(shard, &backend, place, kinds);
     }
+}
+
+/// A target's lists of these kinds have changed: what is kept is old, and what is on its way may be. Comes before any
+/// client is told. The other shards hear of it.
+pub fn invalidate(shard: &Rc<Shard>, backend: &Rc<BackendState>, place: usize, kinds: &[ListKind]) {
+    let (lists, now) = (&backend.lists[place], Instant::now());
+    for &kind in kinds {
+        lists.changed[kind as usize].set(now);
+        lists.changes[kind as usize].set(lists.changes[kind as usize].get() + 1);
+    }
+    share::tell_changed(shard, backend, place);
 }
 
 /// Who asks through this session.
@@ -157,24 +183,24 @@ pub fn viewer(session: &Session) -> Viewer {
 
 impl Gathering<'_> {
     /// The first page of the merged list, if one is kept that is still right.
-    pub fn page(&self) -> Option<Found<Bytes>> {
+    pub fn page(&self) -> Option<Found<u64, Bytes>> {
         let id = PageId { backend: self.backend.id, kind: self.kind };
-        let found = self.shard.kept.pages.borrow().find(&id, &self.viewer, self.generation(), runtime::now());
+        let found = self.shard.kept.pages.borrow().find(&id, &self.viewer, self.changes(), runtime::now());
         found.filter(|found| found.fresh_for.is_some())
     }
 
-    /// Keeps the first page of the merged list. `generation` is from before the parts were gathered.
-    pub fn keep_page(&self, page: &Bytes, audience: Audience, fresh_for: Duration, generation: u64) {
+    /// Keeps the first page of the merged list. `changes` are from before the parts were gathered.
+    pub fn keep_page(&self, page: &Bytes, audience: Audience, fresh_for: Duration, changes: u64) {
         let id = PageId { backend: self.backend.id, kind: self.kind };
         let now = runtime::now();
-        let stamp = Stamp { made: now, generation, fresh_until: now + fresh_for, stale_until: now };
+        let stamp = Stamp { made: now, mark: changes, fresh_until: now + fresh_for, stale_until: now };
         let bytes = page.len() + ENTRY_BYTES;
         self.shard.kept.pages.borrow_mut().insert(id, audience, &self.viewer, page.clone(), bytes, stamp);
     }
 
-    /// Changes whenever a list of any target is invalidated.
-    pub fn generation(&self) -> u64 {
-        self.backend.lists.iter().map(|lists| lists.generation(self.kind)).sum()
+    /// Grows whenever a list of any target is invalidated.
+    pub fn changes(&self) -> u64 {
+        self.backend.lists.iter().map(|lists| lists.changes[self.kind as usize].get()).sum()
     }
 
     /// Every target's part, in the order of the configuration, by the deadline.
@@ -215,10 +241,10 @@ impl Gathering<'_> {
         }
     }
 
-    fn find(&self, place: usize) -> Option<Found<Rc<Listing>>> {
+    fn find(&self, place: usize) -> Option<Found<Instant, Arc<Listing>>> {
         let lists = &self.backend.lists[place];
         let id = ListId { target: lists.id, kind: self.kind };
-        self.shard.kept.lists.borrow().find(&id, &self.viewer, lists.generation(self.kind), runtime::now())
+        self.shard.kept.lists.borrow().find(&id, &self.viewer, lists.since(self.kind), runtime::now())
     }
 
     /// The last good list, if it is not too old, in the place of one that does not come; a list that is still on its way
@@ -241,24 +267,23 @@ impl Gathering<'_> {
     /// by each session, but by none twice at once.
     fn flight(&self, place: usize) -> Result<Rc<Flight>, Fault> {
         let lists = &self.backend.lists[place];
-        let (kind, generation) = (self.kind, lists.generation(self.kind));
-        let audience = self.audience(place);
-        let under_way = lists.flights.borrow().iter().find(|flight| self.joins(flight, generation, audience)).cloned();
+        let (since, audience) = (lists.since(self.kind), self.audience(place));
+        let under_way = lists.flights.borrow().iter().find(|flight| self.joins(flight, since, audience)).cloned();
         if let Some(flight) = under_way {
             return Ok(flight);
         }
         if lists.flights.borrow().len() >= LIST_FLIGHTS_MAX {
             return Err(mcp_fault::overloaded());
         }
-        let flight = Rc::new(Flight::new(self.session.serial, self.viewer, kind, generation));
+        let flight = Rc::new(Flight::new(self.session.serial, self.viewer, self.kind, audience));
         lists.flights.borrow_mut().push(flight.clone());
         flight::start(self.shard, self.backend, self.session, place, flight.clone());
         Ok(flight)
     }
 
-    fn joins(&self, flight: &Flight, generation: u64, audience: Option<Audience>) -> bool {
+    fn joins(&self, flight: &Flight, since: Instant, audience: Option<Audience>) -> bool {
         flight.kind == self.kind
-            && flight.generation == generation
+            && flight.begun >= since
             && (flight.session == self.session.serial
                 || audience.is_some_and(|audience| audience.shares(&flight.viewer, &self.viewer)))
     }
@@ -276,34 +301,36 @@ fn configured(policy: &ListPolicy) -> Audience {
     if policy.public { Audience::Alike } else { Audience::Own }
 }
 
-/// Keeps a list that came, by what its target says of it, else by what is configured.
-fn keep(shard: &Shard, backend: &BackendState, place: usize, flight: &Flight, listing: Rc<Listing>) -> Arrived {
-    let (lists, policy) = (&backend.lists[place], &backend.config.targets[place].lists);
+/// Whom a list that came is for and how long it is good: by what its target says of it, else by what is configured.
+fn terms(policy: &ListPolicy, listing: &Listing) -> (Audience, Duration) {
     let (audience, fresh_for) = match listing.hints() {
         Some(hints) if hints.public => (Audience::Everybody, hints.ttl),
         Some(hints) => (Audience::Own, hints.ttl),
         None => (configured(policy), policy.fresh_for),
     };
-    let fresh_for = fresh_for.min(FRESH_MAX);
-    let arrived = Arrived { listing: listing.clone(), audience, fresh_for };
-    let kept_for = fresh_for.max(policy.stale_for);
-    lists.audiences[flight.kind as usize].set((!fresh_for.is_zero()).then_some(audience));
-    if kept_for.is_zero() {
-        return arrived;
-    }
+    (audience, fresh_for.min(FRESH_MAX))
+}
+
+/// Keeps a list that came for `viewer`, unless a newer one is there.
+fn keep(
+    shard: &Shard,
+    backend: &BackendState,
+    place: usize,
+    kind: ListKind,
+    viewer: &Viewer,
+    list: &SharedList,
+) -> Arrived {
+    let (lists, stale_for) = (&backend.lists[place], backend.config.targets[place].lists.stale_for);
+    let SharedList { ref listing, audience, begun, fresh_until } = *list;
     let now = runtime::now();
-    let id = ListId { target: lists.id, kind: flight.kind };
-    let outdated = flight.generation != lists.generation(flight.kind);
+    let fresh_for = fresh_until.saturating_duration_since(now);
+    lists.audiences[kind as usize].set((!fresh_for.is_zero()).then_some(audience));
+    let id = ListId { target: lists.id, kind };
     let mut kept = shard.kept.lists.borrow_mut();
-    let newer = |kept: &Cache<ListId, Rc<Listing>>| {
-        let found = kept.find(&id, &flight.viewer, lists.generation(flight.kind), now);
-        found.is_some_and(|found| found.fresh_for.is_some())
-    };
-    if !(outdated && newer(&kept)) {
-        let (generation, stale_until) = (flight.generation, now + policy.stale_for);
-        let stamp = Stamp { made: now, generation, fresh_until: now + fresh_for, stale_until };
-        let bytes = listing.bytes() + ENTRY_BYTES;
-        kept.insert(id, audience, &flight.viewer, listing, bytes, stamp);
+    let newer = kept.find(&id, viewer, lists.since(kind), now).is_some_and(|found| found.mark >= begun);
+    if !newer && !fresh_for.max(stale_for).is_zero() {
+        let stamp = Stamp { made: now, mark: begun, fresh_until, stale_until: now + stale_for };
+        kept.insert(id, audience, viewer, listing.clone(), listing.bytes() + ENTRY_BYTES, stamp);
     }
-    arrived
+    Arrived { listing: listing.clone(), audience, fresh_for }
 }

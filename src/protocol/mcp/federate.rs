@@ -103,12 +103,14 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::protocol::mcp::listing::Origin;
+    use crate::protocol::mcp::revision::Revision;
 
     fn listing(kind: ListKind, names: &[&str]) -> Listing {
         let items: Vec<_> = names.iter().map(|name| serde_json::json!({ kind.item_key(): name })).collect();
         let message = serde_json::json!({ kind.member(): items }).to_string();
         let range = Range32::new(0, message.len()).unwrap();
-        let mut listing = Listing::default();
+        let mut listing = Listing::new(Origin::Legacy(Revision::NEWEST));
         listing.add_page(Bytes::from(message), range, kind).unwrap();
         listing
     }

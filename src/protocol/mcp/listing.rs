@@ -1,4 +1,5 @@
-//! One target's list: its pages as they came, and where their items are. It knows neither the target nor who asked.
+//! One target's list: its pages as they came, where their items are, and how clients of older revisions see them. It knows
+//! neither the target nor who asked.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -7,10 +8,24 @@ use agentlane_wire::json::{self, JsonError, ListItem, ListKind, Range32, list_it
 use bytes::Bytes;
 
 use super::cache::Hints;
+use super::content::{Annotations, Edits};
+use super::method::Method;
+use super::modern::results::{self, Reader};
+use super::revision::Revision;
+
+/// What a list was sent in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A revision with sessions.
+    Legacy(Revision),
+    /// 2026-07-28. What becomes of `x-mcp-header` for older clients.
+    Modern(Annotations),
+}
 
 /// A whole list, or as much of it as was read so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Listing {
+    origin: Origin,
     /// JSON-RPC responses.
     pages: Vec<Bytes>,
     items: Vec<Listed>,
@@ -28,6 +43,41 @@ pub struct Listed {
 }
 
 impl Listing {
+    pub fn new(origin: Origin) -> Self {
+        Listing { origin, pages: Vec::new(), items: Vec::new(), hints: None, hasher: DefaultHasher::new() }
+    }
+
+    /// The list as a client of `revision` shall see it; `None`: as it is.
+    pub fn translated(&self, kind: ListKind, revision: Revision) -> Option<Listing> {
+        if matches!(self.origin, Origin::Legacy(sent) if sent <= revision) {
+            return None;
+        }
+        let mut translated = Listing::new(self.origin);
+        for page in &self.pages {
+            let page = self.page_in(kind, revision, page.clone());
+            let result = json::scan(&page, &LIMITS).ok().and_then(|envelope| envelope.result);
+            // A page that was a list before is one now.
+            result.map(|result| translated.add_page(page, result, kind));
+        }
+        Some(translated)
+    }
+
+    fn page_in(&self, kind: ListKind, revision: Revision, page: Bytes) -> Bytes {
+        let Ok(envelope) = json::scan(&page, &LIMITS) else { return page };
+        let (method, wrapped) = (Method::List(kind), false);
+        match (self.origin, envelope.result) {
+            (Origin::Modern(annotations), _) => {
+                results::to_legacy(page, &envelope, Reader { method, revision, annotations, wrapped })
+            }
+            (Origin::Legacy(_), Some(result)) => {
+                let mut edits = Edits::default();
+                edits.down(method, revision, &page, result, wrapped);
+                edits.apply(page, result)
+            }
+            (Origin::Legacy(_), None) => page,
+        }
+    }
+
     /// Takes a page in, the result at `result` of `message`, and gives the cursor of the next one as JSON text.
     ///
     /// # Errors
@@ -56,8 +106,14 @@ impl Listing {
         Ok(next)
     }
 
-    pub fn pages(&self) -> usize {
-        self.pages.len()
+    /// What the list was sent in.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The pages' messages.
+    pub fn pages(&self) -> &[Bytes] {
+        &self.pages
     }
 
     /// Bytes of all pages.
@@ -85,6 +141,9 @@ impl Listing {
     }
 }
 
+/// A page was validated when it came.
+const LIMITS: json::ScanLimits = json::ScanLimits { max_depth: 128, validate_below: 0 };
+
 fn is_read_only(message: &[u8], item: Range32) -> bool {
     let hint = json::get_path(message, item, &["annotations", "readOnlyHint"]);
     hint.ok().flatten().and_then(|hint| json::as_bool(message, hint)) == Some(true)
@@ -102,7 +161,7 @@ mod tests {
     }
 
     fn listing(pages: &[&str]) -> Listing {
-        let mut listing = Listing::default();
+        let mut listing = Listing::new(Origin::Legacy(Revision::NEWEST));
         for text in pages {
             let (message, result) = page(text);
             listing.add_page(message, result, ListKind::Tools).unwrap();
@@ -114,7 +173,7 @@ mod tests {
     fn pages_are_read_once() {
         let (message, result) =
             page(r#"{"tools":[{"name":"a","annotations":{"readOnlyHint":true}},{"x":1},7],"nextCursor":"n"}"#);
-        let mut listing = Listing::default();
+        let mut listing = Listing::new(Origin::Legacy(Revision::NEWEST));
         let next = listing.add_page(message, result, ListKind::Tools).unwrap();
         assert_eq!(next.as_deref(), Some(&b"\"n\""[..]));
         let (message, result) = page(r#"{"tools":[{"name":"b","annotations":{"readOnlyHint":"true"}}]}"#);
@@ -128,18 +187,18 @@ mod tests {
             })
             .collect();
         assert_eq!(items, [("\"a\"", true), ("\"b\"", false)]);
-        assert_eq!((listing.pages(), listing.hints()), (2, None));
+        assert_eq!((listing.pages().len(), listing.hints()), (2, None));
     }
 
     #[test]
     fn a_page_that_is_no_list_leaves_nothing_behind() {
-        let mut listing = Listing::default();
+        let mut listing = Listing::new(Origin::Legacy(Revision::NEWEST));
         for text in [r#"{"tools":"many"}"#, "{}", r#"{"tools":[{"name":"a"}"#] {
             let (message, result) = page(text);
             assert!(listing.add_page(message, result, ListKind::Tools).is_err(), "{text}");
         }
-        assert!(listing.items().is_empty() && listing.pages() == 0);
-        assert_eq!(listing.digest(), Listing::default().digest());
+        assert!(listing.items().is_empty() && listing.pages().is_empty());
+        assert_eq!(listing.digest(), Listing::new(Origin::Legacy(Revision::NEWEST)).digest());
     }
 
     #[test]
@@ -162,5 +221,29 @@ mod tests {
         );
         assert_ne!(one, listing(&[r#"{"tools":[{"name":"b"},{"name":"a"}]}"#]).digest());
         assert_ne!(one, listing(&[r#"{"tools":[{"name":"a","x":1},{"name":"b"}]}"#]).digest());
+    }
+
+    #[test]
+    fn older_clients_see_a_list_in_their_revision() {
+        let item = r#"{"name":"a","title":"A","icons":[],"inputSchema":{"type":"object"}}"#;
+        let bad = r#"{"name":"b","inputSchema":{"properties":{"x":{"type":"number","x-mcp-header":"R"}}}}"#;
+        let result = format!(r#"{{"resultType":"complete","tools":[{item},{bad}],"ttlMs":5,"cacheScope":"public"}}"#);
+        let shown = |origin, revision| {
+            let mut listing = Listing::new(origin);
+            let (message, result) = page(&result);
+            listing.add_page(message, result, ListKind::Tools).unwrap();
+            let translated = listing.translated(ListKind::Tools, revision)?;
+            let pages: Vec<String> =
+                translated.pages().iter().map(|page| String::from_utf8_lossy(page).into_owned()).collect();
+            Some((translated.items().len(), pages.concat()))
+        };
+        let legacy = Origin::Legacy(Revision::V2025_06_18);
+        assert_eq!(shown(legacy, Revision::V2025_11_25), None);
+        assert_eq!(shown(legacy, Revision::V2025_06_18), None);
+        let (items, text) = shown(legacy, Revision::V2025_03_26).unwrap();
+        assert!(items == 2 && !text.contains("icons"), "{text}");
+        let (items, text) = shown(Origin::Modern(Annotations::Checked), Revision::V2025_11_25).unwrap();
+        assert_eq!(items, 1, "a tool that could not be called is left out");
+        assert!(text.contains("icons") && !text.contains("ttlMs") && !text.contains("resultType"), "{text}");
     }
 }

@@ -39,13 +39,14 @@ pub async fn request(
     record: &mut Record,
 ) {
     let identity = incoming.backend.config.is_identity();
-    let as_it_is = identity && !incoming.backend.config.keeps_lists();
     let outcome = match method {
         Method::Ping => {
             let _ = responder.json(200, error::result_response(&id, b"{}")).await;
             return;
         }
-        Method::List(kind) if !as_it_is => Box::pin(list(incoming, session, kind, &body, envelope)).await,
+        Method::List(kind) if !lists::pass(incoming.backend, session) => {
+            Box::pin(list(incoming, session, kind, &body, envelope)).await
+        }
         Method::SetLevel => Box::pin(set_level(incoming, session, &body, envelope, identity)).await,
         Method::ResourcesUnsubscribe | Method::ResourcesSubscribe if shared_subscription(incoming, session) => {
             Box::pin(subscribe_shared(incoming, session, method, &body, envelope)).await

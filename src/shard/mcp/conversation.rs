@@ -188,7 +188,7 @@ impl Conversation {
     }
 
     async fn serve(&self, context: &Context<'_>, body: Bytes) {
-        let Context { shard, backend, passed_on } = context;
+        let Context { shard, backend, passed_on, .. } = context;
         // Those of a message's POST mean nothing more.
         let headers = agentlane_wire::h1::Headers::default();
         let session = self.session();

@@ -22,6 +22,12 @@ use crate::shard::{BackendState, Shard};
 
 const CURSOR: &[u8] = b"agentlane list cursor v1";
 
+/// Whether the lists of the only target pass as they are. Not where they are kept: then pages and cursors are ours.
+pub fn pass(backend: &BackendState, session: &Session) -> bool {
+    let is_modern = |leg: Rc<crate::session::Leg>| leg.open().is_some_and(|open| open.modern.is_some());
+    backend.config.is_identity() && !backend.config.keeps_lists() && !session.leg_to(0).is_some_and(is_modern)
+}
+
 /// A page of a merged list.
 pub struct Merged {
     /// The `result`, without what only modern clients get.
@@ -54,9 +60,9 @@ async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merge
     if session.ended.get() {
         return Err(mcp_fault::session_unknown());
     }
-    if backend.config.failure_mode == FailureMode::Closed
-        && let Some(Part::Missing(fault)) = parts.iter().find(|part| matches!(part, Part::Missing(_)))
-    {
+    // An empty list in the place of the only one would be a lie.
+    let strict = backend.config.failure_mode == FailureMode::Closed || backend.config.is_identity();
+    if strict && let Some(Part::Missing(fault)) = parts.iter().find(|part| matches!(part, Part::Missing(_))) {
         return Err(Fault::new(fault.kind, "a target is down").with(fault));
     }
     if parts.iter().all(|part| matches!(part, Part::Absent)) {

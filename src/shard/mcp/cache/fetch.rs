@@ -10,10 +10,11 @@ use bytes::Bytes;
 use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
 use crate::limits::{LIST_BYTES_MAX, LIST_PAGES_MAX};
+use crate::protocol::mcp::content::Annotations;
 use crate::protocol::mcp::error;
-use crate::protocol::mcp::listing::Listing;
+use crate::protocol::mcp::listing::{Listing, Origin};
 use crate::protocol::mcp::method::{ListKind, list_method};
-use crate::session::{LegId, Offers, Session};
+use crate::session::{LegId, Offers, OpenLeg, Session, Transport};
 use crate::shard::Shard;
 use crate::shard::mcp::{SCAN_LIMITS, leg, loss, upstream};
 
@@ -41,7 +42,7 @@ pub async fn list(
 /// Why there is no list.
 enum Lost {
     /// The target forgot the session that this leg was negotiated for.
-    Session(Rc<crate::session::OpenLeg>),
+    Session(Rc<OpenLeg>),
     Fault(Fault),
 }
 
@@ -65,10 +66,10 @@ async fn pages(
     if !offers(&open.offers, kind) {
         return Ok(None);
     }
-    let mut listing = Listing::default();
+    let mut listing = Listing::new(origin(&open));
     let mut cursor = None::<Bytes>;
     let mut seen = HashSet::new();
-    while listing.pages() < LIST_PAGES_MAX && listing.bytes() < LIST_BYTES_MAX {
+    while listing.pages().len() < LIST_PAGES_MAX && listing.bytes() < LIST_BYTES_MAX {
         let params = cursor.as_ref().map(|cursor| [b"{\"cursor\":", &cursor[..], b"}"].concat());
         let request = error::request(shard.call_id(), list_method(kind), params.as_deref());
         let message = match upstream::ask(shard, session, &open, leg, request, true, deadline).await {
@@ -83,6 +84,14 @@ async fn pages(
         }
     }
     Ok(Some(listing))
+}
+
+fn origin(open: &OpenLeg) -> Origin {
+    match (&open.modern, &open.transport) {
+        (None, _) => Origin::Legacy(open.revision),
+        (Some(_), Transport::Http { .. }) => Origin::Modern(Annotations::Checked),
+        (Some(_), Transport::Stdio(_)) => Origin::Modern(Annotations::Stripped),
+    }
 }
 
 /// Takes a page's message in; the cursor of the next one.

@@ -15,7 +15,7 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json;
 use bytes::Bytes;
 
-use super::mcp_fault;
+use super::{SCAN_LIMITS, mcp_fault};
 use crate::backend::mcp::{FailureMode, ListPolicy};
 use crate::fault::{Fault, Kind};
 use crate::limits::{
@@ -23,8 +23,9 @@ use crate::limits::{
 };
 use crate::mesh::SharedList;
 use crate::protocol::mcp::cache::{Audience, Bounds, Cache, Found, Stamp, Viewer};
-use crate::protocol::mcp::listing::Listing;
+use crate::protocol::mcp::listing::{Listing, Origin};
 use crate::protocol::mcp::method::ListKind;
+use crate::protocol::mcp::revision::Revision;
 use crate::session::{LegId, Session};
 use crate::shard::{BackendState, Shard};
 use flight::{Arrived, Flight};
@@ -59,6 +60,8 @@ struct PageId {
     /// [`BackendState::id`].
     backend: u64,
     kind: ListKind,
+    /// Whose content it is in; `None`: as the targets sent it.
+    revision: Option<Revision>,
 }
 
 /// What a shard knows of one target's lists, beside the lists.
@@ -184,18 +187,28 @@ pub fn viewer(session: &Session) -> Viewer {
 impl Gathering<'_> {
     /// The first page of the merged list, if one is kept that is still right.
     pub fn page(&self) -> Option<Found<u64, Bytes>> {
-        let id = PageId { backend: self.backend.id, kind: self.kind };
+        let id = self.page_id();
         let found = self.shard.kept.pages.borrow().find(&id, &self.viewer, self.changes(), runtime::now());
         found.filter(|found| found.fresh_for.is_some())
     }
 
     /// Keeps the first page of the merged list. `changes` are from before the parts were gathered.
     pub fn keep_page(&self, page: &Bytes, audience: Audience, fresh_for: Duration, changes: u64) {
-        let id = PageId { backend: self.backend.id, kind: self.kind };
+        let id = self.page_id();
         let now = runtime::now();
         let stamp = Stamp { made: now, mark: changes, fresh_until: now + fresh_for, stale_until: now };
         let bytes = page.len() + ENTRY_BYTES;
         self.shard.kept.pages.borrow_mut().insert(id, audience, &self.viewer, page.clone(), bytes, stamp);
+    }
+
+    fn page_id(&self) -> PageId {
+        PageId { backend: self.backend.id, kind: self.kind, revision: self.revision() }
+    }
+
+    /// The revision that the client knows; `None`: all that there is.
+    fn revision(&self) -> Option<Revision> {
+        // A conversation of the gateway's own is for clients of the newest revision.
+        (!self.session.id.is_empty()).then_some(self.session.revision)
     }
 
     /// Grows whenever a list of any target is invalidated.
@@ -206,7 +219,15 @@ impl Gathering<'_> {
     /// Every target's part, in the order of the configuration, by the deadline.
     pub async fn parts(&self) -> Vec<Part> {
         let places = 0..self.backend.config.targets.len();
-        runtime::join_all(places.map(|place| self.part(place))).await
+        runtime::join_all(places.map(async |place| self.shown(self.part(place).await))).await
+    }
+
+    /// What is kept is as it was sent; each client sees it in its own revision.
+    fn shown(&self, part: Part) -> Part {
+        let Part::Listed { listing, audience, fresh_for, stale } = part else { return part };
+        let translated = self.revision().and_then(|revision| listing.translated(self.kind, revision));
+        let listing = translated.map_or(listing, Arc::new);
+        Part::Listed { listing, audience, fresh_for, stale }
     }
 
     async fn part(&self, place: usize) -> Part {
@@ -311,6 +332,15 @@ fn terms(policy: &ListPolicy, listing: &Listing) -> (Audience, Duration) {
     (audience, fresh_for.min(FRESH_MAX))
 }
 
+/// What calls of the tools of a modern target need, on whatever shard.
+fn learn_tools(backend: &BackendState, place: usize, listing: &Listing) {
+    let tools = backend.eras.of(&backend.config.targets[place]).tools();
+    for page in listing.pages() {
+        let result = json::scan(page, &SCAN_LIMITS).ok().and_then(|envelope| envelope.result);
+        result.map(|result| tools.borrow_mut().learn(page, result));
+    }
+}
+
 /// Keeps a list that came for `viewer`, unless a newer one is there.
 fn keep(
     shard: &Shard,
@@ -325,6 +355,9 @@ fn keep(
     let now = runtime::now();
     let fresh_for = fresh_until.saturating_duration_since(now);
     lists.audiences[kind as usize].set((!fresh_for.is_zero()).then_some(audience));
+    if kind == ListKind::Tools && matches!(listing.origin(), Origin::Modern(_)) {
+        learn_tools(backend, place, listing);
+    }
     let id = ListId { target: lists.id, kind };
     let mut kept = shard.kept.lists.borrow_mut();
     let newer = kept.find(&id, viewer, lists.since(kind), now).is_some_and(|found| found.mark >= begun);

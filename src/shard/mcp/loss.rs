@@ -29,7 +29,7 @@ pub fn forgotten(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, stale: &Rc
         SessionLoss::Reopen => false,
         SessionLoss::End => true,
         // A conversation of the gateway's own promises nobody that it goes on.
-        SessionLoss::Judge => leg.stateful.get() && !session.id.is_empty(),
+        SessionLoss::Judge => leg.stateful.get() && !session.is_internal(),
     };
     if ends {
         tracing::info!(

@@ -208,7 +208,7 @@ impl Gathering<'_> {
     /// The revision that the client knows; `None`: all that there is.
     fn revision(&self) -> Option<Revision> {
         // A conversation of the gateway's own is for clients of the newest revision.
-        (!self.session.id.is_empty()).then_some(self.session.revision)
+        (!self.session.is_internal()).then_some(self.session.revision)
     }
 
     /// Grows whenever a list of any target is invalidated.

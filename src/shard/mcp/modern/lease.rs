@@ -74,6 +74,8 @@ pub fn take(request: &Request<'_>) -> Result<Rc<Lease>, Fault> {
         None => {
             make_room(shard, &key.caller)?;
             let session = open::internal(shard, backend, key.caller, capabilities, client_info)?;
+            // What a target that speaks both says of its lists is for clients of its newest revision.
+            session.prefers_modern.set(true);
             shard.leases.borrow_mut().count(shard, &key.caller, 1);
             Kept { session, levels: RefCell::default(), since: Cell::new(runtime::now()) }
         }

@@ -120,7 +120,7 @@ impl Request<'_> {
                 self.conclude(Answer::ok(error::result_response(&self.id, &result)), responder).await;
                 Ok(())
             }
-            Method::List(kind) if !self.incoming.backend.config.is_identity() => {
+            Method::List(kind) if self.is_ours() => {
                 let result = Box::pin(self.list(kind)).await?;
                 self.conclude(Answer::ok(result), responder).await;
                 Ok(())
@@ -145,14 +145,21 @@ impl Request<'_> {
         Ok(hub::serve_listen(listen, responder).await?)
     }
 
+    /// Whether lists are made here: of several targets, or of one whose lists are kept.
+    fn is_ours(&self) -> bool {
+        let config = &self.incoming.backend.config;
+        !config.is_identity() || config.keeps_lists()
+    }
+
     /// The list of all targets.
     async fn list(&self, kind: ListKind) -> Result<Bytes, Refusal> {
         let wrong = |_| Fault::new(Kind::InvalidParams, "params.cursor is not a string");
         let cursor = self.envelope.cursor.map(|range| json::string(&self.body, range)).transpose().map_err(wrong)?;
         let lease = lease::take(self)?;
         let backend = self.incoming.backend;
-        let result = lists::merged(self.shard(), backend, &lease.session, kind, cursor.as_deref()).await?;
-        Ok(answer::completed(result, &self.id, Some(Hints::NONE), GATEWAY))
+        let merged = lists::merged(self.shard(), backend, &lease.session, kind, cursor.as_deref()).await?;
+        let hints = Hints { ttl_ms: merged.hints.ttl_ms(), public: merged.hints.public };
+        Ok(answer::completed(merged.result, &self.id, Some(hints), GATEWAY))
     }
 
     /// Everything that one target answers.

@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 
 use crate::support::config::mcp;
 use crate::support::gateway::{Gateway, Setup, local};
-use crate::support::mcp_client::{ACCEPT, McpClient, answer_of, message};
+use crate::support::mcp_client::{ACCEPT, McpClient, answer_of, each, message};
 use crate::support::mcp_server::{Act, McpServer, Offers, Seen, begin_events, event};
+use crate::support::modern_client::ModernClient;
+use crate::support::modern_server::ModernServer;
 use crate::support::wire::{Peer, request};
 use crate::support::{PATIENCE, eventually, free_port};
 use crate::{gateway, missing, tool_names};
@@ -428,4 +430,46 @@ fn who_is_told_of_a_change_sees_it_whatever_other_shards_have() {
     stop.store(true, Ordering::SeqCst);
     others.into_iter().for_each(|thread| thread.join().expect("a client"));
     eventually("every shard has heard of the last change", || clients.iter().all(|client| names(client) == "web__v40"));
+}
+
+#[test]
+fn clients_of_both_eras_share_what_a_modern_target_says_is_for_all() {
+    let item = json!({ "name": "x", "title": "X", "icons": [], "inputSchema": { "type": "object" } });
+    let offers = Offers { tools: vec![item.clone()], ..Offers::default() };
+    let new = ModernServer::offering("new", offers, |_| Act::Well);
+    let old = counting("old");
+    let mut kept = old.target("old");
+    kept["cache"] = json!({ "ttl": "30s" });
+    let (_gateway, address) = gateway(json!({ "targets": [new.target("new"), kept] }));
+    let modern = ModernClient::new(address);
+    let list = modern.result("tools/list", json!({}));
+    assert_eq!(each(&list["tools"], "name"), ["new__x", "old__asked1"]);
+    assert_eq!(list["cacheScope"], "private", "the old one's lists are its callers' own");
+    let ttl = list["ttlMs"].as_u64().expect("a number");
+    assert!(ttl > 0 && ttl <= 30_000, "the shorter of both: {ttl}");
+    // Another caller: the old target is asked for it, the new one is not.
+    let other = ModernClient::new(address).header("authorization", "other");
+    assert_eq!(each(&other.result("tools/list", json!({}))["tools"], "name"), ["new__x", "old__asked2"]);
+    // And clients with sessions, each in its revision.
+    for (revision, icons) in [("2025-11-25", true), ("2025-03-26", false), ("2025-11-25", true)] {
+        let listed = tools(&McpClient::open_in(address, revision));
+        assert_eq!(listed["tools"][0]["name"], "new__x");
+        assert_eq!(listed["tools"][0].get("icons").is_some(), icons, "{revision}: {listed}");
+        assert!(listed.get("ttlMs").is_none(), "{listed}");
+    }
+    assert_eq!(new.of("tools/list").len(), 1);
+}
+
+#[test]
+fn what_is_degraded_is_not_to_be_kept() {
+    let (good, bad) = (ModernServer::good("good"), once_well("bad", || Act::Error(-32603, "no list today")));
+    let mut without = bad.target("bad");
+    without["cache"] = json!({ "ttl": "off" });
+    let targets = json!([good.target("good"), without]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "cache": { "ttl": "1h" } }));
+    let modern = ModernClient::new(address);
+    for status in ["unsaid", "stale"] {
+        let list = modern.result("tools/list", json!({}));
+        assert_eq!((&list["ttlMs"], self::status(&list, "bad")), (&json!(0), status), "{list}");
+    }
 }

@@ -55,9 +55,9 @@ impl Listing {
         let mut translated = Listing::new(self.origin);
         for page in &self.pages {
             let page = self.page_in(kind, revision, page.clone());
-            let result = json::scan(&page, &LIMITS).ok().and_then(|envelope| envelope.result);
-            // A page that was a list before is one now.
-            result.map(|result| translated.add_page(page, result, kind));
+            let Some(result) = json::scan(&page, &LIMITS).ok().and_then(|envelope| envelope.result) else { continue };
+            // A page that was a list before is one now; else it has nothing to show.
+            let _ = translated.add_page(page, result, kind);
         }
         Some(translated)
     }

@@ -89,7 +89,7 @@ async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merge
     if cursor.is_none() && !fresh_for.is_zero() {
         gathering.keep_page(&result, audience, fresh_for, changes);
     }
-    Ok(Merged { result, hints: Hints::of(audience, Some(fresh_for)) })
+    Ok(Merged { result, hints: hints(&parts) })
 }
 
 /// Fetches a list only to know what is where.
@@ -118,6 +118,17 @@ fn keeping(parts: &[Part]) -> (Audience, Duration) {
     });
     each.reduce(|(one, fresh), (other, other_fresh)| (one.max(other), fresh.min(other_fresh)))
         .unwrap_or((Audience::Own, Duration::ZERO))
+}
+
+fn hints(parts: &[Part]) -> Hints {
+    let degraded = parts.iter().any(|part| matches!(part, Part::Missing(_) | Part::Listed { stale: Some(_), .. }));
+    let each = parts.iter().map(|part| match part {
+        Part::Listed { audience, fresh_for, .. } => Hints::of(*audience, Some(*fresh_for)),
+        Part::Missing(_) => Hints::NONE,
+        Part::Absent => Hints { ttl: Duration::MAX, public: false },
+    });
+    // No rule of ours reads the caller.
+    Hints::merged(each, false, degraded)
 }
 
 fn named<'a>(backend: &'a BackendState, kind: ListKind, parts: &'a [Part]) -> Vec<Item<'a>> {

@@ -336,8 +336,9 @@ fn terms(policy: &ListPolicy, listing: &Listing) -> (Audience, Duration) {
 fn learn_tools(backend: &BackendState, place: usize, listing: &Listing) {
     let tools = backend.eras.of(&backend.config.targets[place]).tools();
     for page in listing.pages() {
-        let result = json::scan(page, &SCAN_LIMITS).ok().and_then(|envelope| envelope.result);
-        result.map(|result| tools.borrow_mut().learn(page, result));
+        if let Some(result) = json::scan(page, &SCAN_LIMITS).ok().and_then(|envelope| envelope.result) {
+            tools.borrow_mut().learn(page, result);
+        }
     }
 }
 

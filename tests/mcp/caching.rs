@@ -64,7 +64,8 @@ fn client_with(address: SocketAddr, authorization: &str, capabilities: Value) ->
     let response = Peer::connect(address).ask("POST", "/mcp", &headers, message(0, "initialize", params));
     let session = response.get("mcp-session-id").expect("a session id").to_owned();
     let initialized = answer_of(&response)["result"].clone();
-    McpClient { address, session, revision: "2025-11-25".to_owned(), initialized }
+    let authorization = Some(authorization.to_owned());
+    McpClient { address, session, revision: "2025-11-25".to_owned(), authorization, initialized }
 }
 
 /// Lets tasks of the test's server wait for the test.

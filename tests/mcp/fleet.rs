@@ -41,7 +41,7 @@ fn a_hung_child_is_replaced() {
         let hung = pid_of(&client, "pid");
         let told = failure(&client, "hang");
         assert!(told.contains("Whether the call had an effect is unknown"), "{told}");
-        assert!(gateway.stderr().contains("a child owes answers"), "{}", gateway.stderr());
+        eventually("the log says so", || gateway.stderr().contains("a child owes answers"));
         assert_ne!(pid_of(&client, "pid"), hung, "{mode}: the next call has another child");
         eventually("the hung child is gone", || !exists(hung));
         assert_eq!(children_of(gateway.pid()).len(), 1);

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::support::config::mcp;
 use crate::support::gateway::{BINARY, Gateway, Setup, local};
 use crate::support::mcp_client::{ACCEPT, McpClient, each, message, text_of};
-use crate::support::mcp_server::{Act, McpServer, begin_events, event};
+use crate::support::mcp_server::{Act, McpServer, Offers, begin_events, event};
+use crate::support::modern_server::{ModernServer, input_required};
 use crate::support::sse_client::SseClient;
 use crate::support::sse_server::SseServer;
 use crate::support::wire::{Peer, request};
@@ -62,11 +63,36 @@ fn everything_comes_on_one_stream() {
 #[test]
 fn every_revision_with_sessions_is_spoken_over_it() {
     let (web, old) = (McpServer::good("web"), SseServer::good("old"));
-    let (_gateway, address) = federation(vec![web.target("web"), old.target("old")]);
+    let ask = json!({ "method": "elicitation/create", "params": {
+        "message": "colour?", "requestedSchema": { "type": "object", "properties": {} },
+    } });
+    let new = ModernServer::offering("new", Offers::tools(&["ask", "echo"]), move |seen| {
+        let answers = &seen.message["params"]["inputResponses"];
+        match (seen.tool(), answers.is_null()) {
+            ("ask", true) => input_required(json!({ "a": ask }), None),
+            ("ask", false) => {
+                Act::Result(json!({ "content": [{ "type": "text", "text": answers["a"]["content"].to_string() }] }))
+            }
+            _ => Act::Well,
+        }
+    });
+    let (_gateway, address) = federation(vec![web.target("web"), old.target("old"), new.target("new")]);
     for revision in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
         let mut client = SseClient::open_in(address, revision);
         assert_eq!(client.call("web__echo", json!({})), "web: echo {}", "{revision}");
         assert_eq!(client.call("old__echo", json!({})), "old: echo {}", "{revision}");
+        assert_eq!(client.call("new__echo", json!({})), "new: echo {}", "{revision}");
+        if revision < "2025-06-18" {
+            continue; // It cannot be asked.
+        }
+        let call = message(9, "tools/call", json!({ "name": "new__ask", "arguments": {} }));
+        assert_eq!(client.post(&call).status, 202);
+        let asked = client.message().expect("a question");
+        assert_eq!(asked["method"], "elicitation/create", "{asked}");
+        let content = json!({ "action": "accept", "content": { "colour": "red" } });
+        client.tell(&json!({ "jsonrpc": "2.0", "id": asked["id"], "result": content }));
+        let answer = client.message().expect("an answer");
+        assert_eq!((&answer["id"], text_of(&answer["result"]).as_str()), (&json!(9), "{\"colour\":\"red\"}"));
     }
     // At the same path, the transport of today.
     let params =

@@ -254,7 +254,9 @@ impl Form for TargetDoc {
 }
 
 fn keys_fit_the_transport(target: &TargetRecord, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
+    let is_modern = matches!(target.protocol, TargetProtocol::Modern | TargetProtocol::V2026_07_28);
     for (misfits, key, message) in [
+        (target.sse.is_some() && is_modern, "protocol", "2026-07-28 is not spoken over the transport of 2024-11-05"),
         (target.stdio.is_some(), "policies", "a stdio target has no connection that policies could act on"),
         (
             target.mcp.is_none(),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::eventually;
 use crate::support::gateway::Folder;
 use crate::support::mcp_client::{McpClient, each};
-use crate::support::mcp_server::{Act, McpServer, Offers};
+use crate::support::mcp_server::{Act, McpServer, Offers, begin_events, event};
 use crate::support::modern_server::{ModernServer, VERSION, input_required, meta};
 use crate::{federation, gateway, tool_names};
 
@@ -490,4 +490,39 @@ fn a_child_that_was_ended_for_idling_comes_back_in_its_revision() {
     let processes = asked(&log);
     assert_eq!(processes.len(), before + 1);
     assert_eq!(processes[before][0], "server/discover", "{processes:?}");
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again_where_that_is_safe() {
+    let tool = |name: &str, hints: Value| json!({ "name": name, "inputSchema": {}, "annotations": hints });
+    let offers = Offers {
+        tools: vec![tool("read", json!({ "readOnlyHint": true })), tool("write", json!({ "readOnlyHint": false }))],
+        prompts: vec![json!({ "name": "hello" })],
+        resources: Vec::new(),
+    };
+    let broken = std::sync::Mutex::new(std::collections::HashSet::new());
+    let server = ModernServer::offering("new", offers, move |seen| {
+        let what = format!("{} {}", seen.method(), seen.message["params"]["name"]);
+        let first = matches!(seen.method(), "tools/call" | "prompts/get")
+            && broken.lock().expect("no panic in between").insert(what);
+        match first {
+            // A stream that breaks before the answer.
+            true => Act::Own(Box::new(|peer| {
+                let log = json!({ "level": "info", "data": "soon" });
+                peer.send(begin_events());
+                peer.send(event(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": log })));
+            })),
+            false => Act::Well,
+        }
+    });
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("new")] }));
+    let client = McpClient::open(address);
+    client.result("tools/list", json!({}));
+    assert_eq!(client.call("read", json!({})), "new: read {}");
+    assert_eq!(client.result("prompts/get", json!({ "name": "hello" }))["messages"][0]["role"], "user");
+    let lost = client.result("tools/call", json!({ "name": "write" }));
+    assert_eq!(lost["isError"], true, "{lost}");
+    assert!(lost["content"][0]["text"].as_str().is_some_and(|text| text.contains("effect is unknown")), "{lost}");
+    let calls = |name: &str| server.of("tools/call").iter().filter(|seen| seen.tool() == name).count();
+    assert_eq!((calls("read"), calls("write")), (2, 1));
 }

@@ -136,6 +136,7 @@ fn targets() {
   - {name: r, stdio: {cmd: x, restart: {backoffMin: 2m}}}
   - {name: true, stdio: {cmd: ""}}
   - {name: l, stdio: {cmd: x, warm: 257, limits: {memory: 10k, cpu: none, files: 7, disk: 1}}}
+  - {name: s, sse: {host: http://a/sse}, protocol: modern}
 "#,
         &[
             "4:12: mcp.targets[0].name: a target's name has no '_' at its ends and no '__': two of them part the target's name from the tool's",
@@ -158,6 +159,7 @@ fn targets() {
             "19:69: mcp.targets[15].stdio.limits.cpu: expected a number of processors from 0.01 to 1024, like 2 or 0.5, got \"none\"",
             "19:82: mcp.targets[15].stdio.limits.files: expected an integer from 8 to 1048576, got 7",
             "19:85: mcp.targets[15].stdio.limits.disk: unknown key",
+            "20:42: mcp.targets[16].protocol: 2026-07-28 is not spoken over the transport of 2024-11-05",
         ],
     );
 }

@@ -169,6 +169,7 @@ async fn run(
     let mut retry = None;
     let mut resumed = 0;
     let mut rounds = 0;
+    let mut repeated = false;
     loop {
         let next = sink.wait(answer).await;
         if matches!(answer, Answer::Accepted) {
@@ -198,8 +199,22 @@ async fn run(
                 answer.register_socket(&sink.call.socket);
                 continue;
             }
-            Ok(None) => return Err(Fault::new(Kind::UpstreamBroken, "target ended its answer early")),
-            Err(fault) => return Err(fault),
+            lost => {
+                let fault = match lost {
+                    Err(fault) => fault,
+                    _ => Fault::new(Kind::UpstreamBroken, "target ended its answer early"),
+                };
+                if fault.kind != Kind::UpstreamBroken || std::mem::replace(&mut repeated, true) {
+                    return Err(fault);
+                }
+                let Some(next) = modern_leg::again(&mut sink.call).await else { return Err(fault) };
+                match next? {
+                    Answer::Refused { status, body } => return Err(upstream::refusal(status, &body)),
+                    next => *answer = next,
+                }
+                answer.register_socket(&sink.call.socket);
+                continue;
+            }
         };
         resumed = 0;
         if message.id.is_some() {

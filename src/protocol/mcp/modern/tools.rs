@@ -1,5 +1,5 @@
-//! What must be remembered of a target's tools to call them in 2026-07-28: which arguments go into headers, and whose
-//! results older clients see wrapped. Learned from `tools/list`, told to nobody.
+//! What must be remembered of a target's tools to call them in 2026-07-28: which arguments go into headers, whose results
+//! older clients see wrapped, and which may be called again when an answer was lost. Learned from `tools/list`, told to nobody.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -21,6 +21,8 @@ pub struct Tool {
     pub annotated: Rc<[Annotated]>,
     /// Its `outputSchema` describes no object, so that revisions which know objects only see it wrapped.
     pub wrapped: bool,
+    /// Its annotations say that calling it twice does no more than once: it only reads, or is idempotent.
+    pub repeatable: bool,
 }
 
 impl Tools {
@@ -48,9 +50,14 @@ impl Tool {
         let get = |key| json::get(bytes, item, key).ok().flatten();
         let annotated =
             get("inputSchema").and_then(|schema| headers::annotated(bytes, schema).ok()).unwrap_or_default();
+        let hints = |hint| {
+            let value = get("annotations").and_then(|hints| json::get(bytes, hints, hint).ok().flatten());
+            value.and_then(|value| json::as_bool(bytes, value)) == Some(true)
+        };
         Tool {
             annotated: annotated.into(),
             wrapped: get("outputSchema").is_some_and(|schema| !is_object(bytes, schema)),
+            repeatable: hints("readOnlyHint") || hints("idempotentHint"),
         }
     }
 }
@@ -69,11 +76,15 @@ mod tests {
     fn only_what_is_special_is_remembered() {
         let page = br#"{"tools":[{"name":"plain","inputSchema":{"type":"object"},"outputSchema":{"type":"object"}},
             {"name":"list","inputSchema":{},"outputSchema":{"type":"array"}},
+            {"name":"reader","inputSchema":{},"annotations":{"readOnlyHint":true,"title":"R"}},
+            {"name":"writer","inputSchema":{},"annotations":{"readOnlyHint":false,"idempotentHint":"yes"}},
             {"name":"near","inputSchema":{"properties":{"r":{"type":"string","x-mcp-header":"R"}}}}]}"#;
         let mut tools = Tools::default();
         tools.learn(page, json::root(page).unwrap());
         assert_eq!(tools.get("plain"), None);
         assert!(tools.get("list").unwrap().wrapped);
+        assert!(tools.get("reader").unwrap().repeatable);
+        assert_eq!(tools.get("writer"), None);
         assert_eq!(tools.get("near").unwrap().annotated[0].header, "R");
         let now = br#"{"tools":[{"name":"list","inputSchema":{}}]}"#;
         tools.learn(now, json::root(now).unwrap());

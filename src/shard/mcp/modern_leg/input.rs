@@ -74,7 +74,8 @@ pub async fn go_on(
         // The time that the client took is not the target's.
         sink.call.deadline = upstream::call_deadline(backend.config.call_timeout);
     }
-    let answer = start(&mut sink.call, asked, Some(&retry)).await;
+    asked.retry.replace(Some(retry));
+    let answer = start(&mut sink.call, asked).await;
     if sink.call.cancelled.get() {
         return Ok(Next::Cancelled);
     }

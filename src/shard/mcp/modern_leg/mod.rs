@@ -46,7 +46,10 @@ pub struct Asked {
     extra: Bytes,
     /// The tool's own name, where one is called.
     tool: Option<String>,
+    /// Asking twice does no more than once, whatever is asked.
     repeatable: bool,
+    /// What it was last sent again with.
+    retry: RefCell<Option<Retry>>,
 }
 
 /// What became of a call.
@@ -218,7 +221,7 @@ pub async fn call(
         socket,
         asked: Some(asked.clone()),
     };
-    let mut answer = match start(&mut call, &asked, None).await {
+    let mut answer = match start(&mut call, &asked).await {
         // The wait for it was ended by that.
         _ if call.cancelled.get() => return gave_up(responder, client_id).await,
         Err(_) if rests(open) => return Ok(Outcome::Rested),
@@ -231,7 +234,7 @@ pub async fn call(
     {
         // Refused before it was done: the tool's schema has changed, or was never seen.
         learn_tools(shard, session, id, open, incoming.backend.config.deadline).await?;
-        answer = match start(&mut call, &asked, None).await {
+        answer = match start(&mut call, &asked).await {
             _ if call.cancelled.get() => return gave_up(responder, client_id).await,
             answer => answer?,
         };
@@ -315,17 +318,24 @@ fn asked(
     let tool = envelope.name.filter(|_| method == Method::ToolsCall);
     let tool = tool.and_then(|range| json::string(&message, range).ok()).map(|name| name.into_owned());
     let repeatable = !matches!(method, Method::ToolsCall | Method::Other);
-    Ok(Asked { message, envelope, extra: Bytes::copy_from_slice(incoming.passed_on), tool, repeatable })
+    let (extra, retry) = (Bytes::copy_from_slice(incoming.passed_on), RefCell::default());
+    Ok(Asked { message, envelope, extra, tool, repeatable, retry })
 }
 
 /// Sends the request under a new id of the gateway's, and says so to whoever may cancel it.
-async fn start(call: &mut Call, asked: &Asked, retry: Option<&Retry>) -> Result<Answer, Fault> {
+async fn start(call: &mut Call, asked: &Asked) -> Result<Answer, Fault> {
     let failed = |fault: json::JsonError| mcp_fault::internal("request could not be rewritten").with(fault);
     let Some(modern) = &call.open.modern else { return Err(mcp_fault::internal("leg of another era")) };
     let number = call.shard.call_id();
     let digits = Bytes::from(number.to_string());
     let log_level = log_level(&call.session).filter(|_| call.open.offers.logging);
-    let with = Wrapping { id: Some(&digits), progress_token: Some(&digits), log_level: log_level.as_deref(), retry };
+    let retry = asked.retry.borrow().clone();
+    let with = Wrapping {
+        id: Some(&digits),
+        progress_token: Some(&digits),
+        log_level: log_level.as_deref(),
+        retry: retry.as_ref(),
+    };
     let message = envelope::wrap(&asked.message, &asked.envelope, &modern.client, with).map_err(failed)?;
     call.upstream_id = Some(number);
     if let Some(known) = call.session.in_flight.borrow_mut().iter_mut().find(|known| known.id == call.id) {
@@ -390,6 +400,20 @@ pub fn translate(session: &Session, open: &OpenLeg, method: Method, tool: Option
     };
     let wrapped = tool.is_some_and(|name| modern.tools.borrow().get(name).is_some_and(|tool| tool.wrapped));
     results::to_legacy(data, &envelope, Reader { method, revision: session.revision, annotations, wrapped })
+}
+
+/// Sends a request again whose answer was lost on the way, if it may be done twice. A target of this era keeps no stream
+/// that could be taken up where it broke.
+pub async fn again(call: &mut Call) -> Option<Result<Answer, Fault>> {
+    let asked = call.asked.clone()?;
+    let is_http = matches!(call.open.transport, Transport::Http { .. });
+    let tools = &call.open.modern.as_ref()?.tools;
+    let tool_repeats = || Some(tools.borrow().get(asked.tool.as_deref()?)?.repeatable);
+    if !is_http || !(asked.repeatable || tool_repeats() == Some(true)) {
+        return None;
+    }
+    call.socket.set(None);
+    Some(start(call, &asked).await)
 }
 
 impl Asked {

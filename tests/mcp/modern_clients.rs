@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use serde_json::{Value, json};
 
+use crate::modern_targets::child;
 use crate::support::config::mcp;
 use crate::support::gateway::{Gateway, Setup, local};
 use crate::support::mcp_client::{ACCEPT, answer_of, each, text_of};
@@ -16,6 +17,9 @@ use crate::support::upstream::reply;
 use crate::support::wire::{Peer, request};
 use crate::support::{eventually, free_port};
 use crate::{gateway, notes};
+
+/// In order.
+type Headers = Vec<(String, String)>;
 
 /// A server of 2026-07-28 alone; its script sees every request first.
 fn modern_server(name: &'static str, script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> McpServer {
@@ -117,7 +121,7 @@ fn what_is_refused_before_anything_is_routed() {
     let (_gateway, address) = gateway(json!({ "targets": [server.target("web")] }));
     let client = ModernClient::new(address);
     let good = client.message(&json!("a"), "tools/call", json!({ "name": "echo", "arguments": {} }));
-    let send = |message: &Value, change: &dyn Fn(&mut Vec<(String, String)>)| {
+    let send = |message: &Value, change: &dyn Fn(&mut Headers)| {
         let mut headers = client.headers_of(message);
         change(&mut headers);
         let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -127,10 +131,9 @@ fn what_is_refused_before_anything_is_routed() {
         assert_eq!(response.get("mcp-session-id"), None);
         (response.status, response.json())
     };
-    let without =
-        |gone: &'static str| move |headers: &mut Vec<(String, String)>| headers.retain(|(name, _)| name != gone);
+    let without = |gone: &'static str| move |headers: &mut Headers| headers.retain(|(name, _)| name != gone);
     let with = |name: &'static str, value: &'static str| {
-        move |headers: &mut Vec<(String, String)>| {
+        move |headers: &mut Headers| {
             headers.retain(|(known, _)| known != name);
             headers.push((name.to_owned(), value.to_owned()));
         }
@@ -341,6 +344,25 @@ fn a_target_with_sessions_serves_requests_without() {
     // A connection that breaks as the process ends has its request sent once more.
     deleted.dedup();
     assert_eq!(deleted, ["old-1", "old-2", "old-3", "old-4"], "all sessions are ended");
+}
+
+#[test]
+fn arguments_in_headers_are_compared_for_targets_that_do_not() {
+    let schema =
+        json!({ "type": "object", "properties": { "region": { "type": "string", "x-mcp-header": "Region" } } });
+    let offers = Offers { tools: vec![json!({ "name": "echo", "inputSchema": schema })], ..Offers::default() };
+    let server = McpServer::offering("old", offers, |_| Act::Well);
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let client = ModernClient::new(address);
+    client.result("tools/list", json!({}));
+    let params = json!({ "name": "echo", "arguments": { "region": "eu" } });
+    let with = |value: &str| client.clone().header("mcp-param-region", value);
+    assert!(with("eu").call_with(params.clone())["content"].is_array());
+    for other in [client.clone(), with("us"), with("=?base64?x?=")] {
+        let (status, error) = other.error("tools/call", params.clone());
+        assert_eq!((status, &error["code"]), (400, &json!(-32020)), "{error}");
+    }
+    assert_eq!(server.count("tools/call"), 1);
 }
 
 #[test]
@@ -627,4 +649,130 @@ fn lists_prompts_and_completion_of_a_federation_go_through_sessions() {
     assert_eq!(client.result("completion/complete", params)["resultType"], "complete");
     assert_eq!(client.error("resources/read", json!({ "uri": "nobody:x" })).1["code"], -32602);
     assert_eq!(client.error("tasks/get", json!({ "taskId": "t" })).0, 404);
+}
+
+#[test]
+fn a_child_of_either_revision_serves_requests_without_sessions() {
+    for kind in ["", "old"] {
+        let (target, _folder, _log) = child("child", "perSession", kind);
+        let (gateway, address) = gateway(json!({ "targets": [target] }));
+        let client = ModernClient::new(address);
+        assert!(client.result("server/discover", json!({}))["capabilities"]["tools"].is_object());
+        assert_eq!(each(&client.result("tools/list", json!({}))["tools"], "name"), ["work"]);
+        let params = json!({ "name": "work", "_meta": { "progressToken": "mine" } });
+        let messages = client.stream(3, "tools/call", params).messages();
+        assert_eq!(messages[0]["params"]["progressToken"], "mine", "{messages:?}");
+        let answer = messages.last().expect("an answer");
+        assert_eq!((&answer["id"], text_of(&answer["result"]).as_str()), (&json!(3), "worked"));
+        assert_eq!(answer["result"]["resultType"], "complete");
+        if kind.is_empty() {
+            // Its question is put to the session that the call has, and from there to the client.
+            let asked = client.call("ask", json!({}));
+            let key = asked["inputRequests"].as_object().expect("requests").keys().next().expect("one").clone();
+            let retry = json!({ "name": "ask", "arguments": {}, "requestState": asked["requestState"],
+                "inputResponses": { key: { "action": "accept" } } });
+            assert_eq!(text_of(&client.call_with(retry)), "accepted");
+        }
+        nothing_waits(&gateway);
+    }
+}
+
+#[test]
+fn a_session_that_its_target_forgot_is_opened_again() {
+    let server = McpServer::scripted("old", |seen| match (seen.session.as_deref(), seen.method()) {
+        (Some("old-1"), "tools/call") if seen.message["params"]["arguments"]["n"] != 0 => {
+            Act::Bytes(reply(404, &[], ""))
+        }
+        _ => Act::Well,
+    });
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let client = ModernClient::new(address);
+    for n in 0..3 {
+        assert_eq!(text_of(&client.call("echo", json!({ "n": n }))), format!("old: echo {{\"n\":{n}}}"));
+    }
+    assert_eq!((server.sessions(), gateway.metric("agentlane_mcp_leases", "")), (2, 1.0));
+}
+
+/// What a row of ARCHITECTURE.md's table promises to these clients, and how it is made to happen.
+#[test]
+fn what_does_not_translate_is_answered_by_name() {
+    let page = include_str!("../../ARCHITECTURE.md");
+    let section = page.split("## What does not translate").nth(1).expect("the section");
+    let section = section.split("\n## ").next().expect("its text");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| 2026-07-28 | "));
+    let rows: Vec<Vec<String>> = rows
+        .map(|row| row.trim_end_matches('|').split(" | ").map(|cell| cell.trim().replace('`', "")).collect())
+        .collect();
+    assert!(rows.len() > 5, "{rows:?}");
+    let questions = ["elicitation/create", "sampling/createMessage", "roots/list"];
+    let mut params: HashMap<&str, Value> = HashMap::new();
+    params.insert(questions[0], json!({ "message": "m", "requestedSchema": { "type": "object", "properties": {} } }));
+    params.insert(questions[1], json!({ "messages": [], "maxTokens": 1 }));
+    let asks = |method: &str| json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params.get(method).cloned().unwrap_or(json!({})) });
+    let mute = |question: Value| {
+        let server = asking_server("old", vec![question]);
+        let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+        let (status, error) = ModernClient::new(address).with(json!({})).error("tools/call", json!({ "name": "ask" }));
+        format!("{status}, {}: {}", error["code"], error["data"]["requiredCapabilities"])
+    };
+    let server = McpServer::scripted("old", |seen| match seen.tool() {
+        "changes" => {
+            let changed = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+            let done = json!({ "jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": { "elicitationId": "e" } });
+            let result = json!({ "jsonrpc": "2.0", "id": seen.id(), "result": { "content": [] } });
+            Act::Events(vec![changed, done, result])
+        }
+        "empty" => Act::Result(json!({ "contents": [] })),
+        _ if seen.method() == "resources/read" => Act::Result(json!({ "contents": [] })),
+        _ => Act::Well,
+    });
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let client = ModernClient::new(address);
+    let error = |method: &str, params: Value| {
+        let (status, error) = client.error(method, params);
+        format!("{status}, {}: {}", error["code"], error["message"].as_str().unwrap_or_default())
+    };
+    for row in &rows {
+        let told = match row[1].as_str() {
+            "a form, a URL, sampling or roots for a client without them" => {
+                let told = mute(asks(questions[1]));
+                assert!(mute(asks(questions[2])).ends_with("{\"roots\":{}}"));
+                assert!(mute(asks(questions[0])).ends_with("{\"elicitation\":{\"form\":{}}}"));
+                told
+            }
+            "a method that only sessions have" => error("logging/setLevel", json!({ "level": "info" })),
+            "tasks of 2025-11-25" => error("tasks/get", json!({ "taskId": "t" })),
+            "a resource read as nothing" => error("resources/read", json!({ "uri": "a:b" })),
+            "changes told in the middle of a call" => {
+                let messages = client.post("tools/call", json!({ "name": "changes" }));
+                assert_eq!(messages.json()["result"]["resultType"], "complete", "nothing but the answer");
+                "not told: they are for who listens".to_owned()
+            }
+            "the end of a visit to a URL" => {
+                assert_eq!(client.post("tools/call", json!({ "name": "changes" })).status, 200);
+                "not told".to_owned()
+            }
+            "a question outside any call" => {
+                let refused = asking_aside();
+                format!("the target reads {}", refused["error"]["code"])
+            }
+            other => panic!("a row that nobody makes happen: {other}"),
+        };
+        assert!(told.contains(row[2].as_str()), "{}: {told:?} is not {:?}", row[1], row[2]);
+    }
+}
+
+/// What a target hears that asks on its own stream while no call runs.
+fn asking_aside() -> Value {
+    let server = McpServer::scripted("old", |seen| match seen.verb.as_str() {
+        "GET" => Act::Own(Box::new(|peer| {
+            peer.send(begin_events());
+            peer.send(event(&json!({ "jsonrpc": "2.0", "id": 9, "method": "roots/list" })));
+            let _ = peer.rest();
+        })),
+        _ => Act::Well,
+    });
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    ModernClient::new(address).result("tools/list", json!({}));
+    server.await_seen("the refusal", |seen| seen.message.get("error").is_some() && *seen.id() == 9).message
 }

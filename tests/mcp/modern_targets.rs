@@ -394,7 +394,7 @@ fn what_a_target_is_spoken_to_in_can_be_said() {
 }
 
 /// A child that speaks one era alone, and the file in which it notes what it was asked.
-fn child(name: &str, mode: &str, only: &str) -> (Value, Folder, std::path::PathBuf) {
+pub fn child(name: &str, mode: &str, only: &str) -> (Value, Folder, std::path::PathBuf) {
     let folder = Folder::new();
     let log = folder.path().join("log");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/modern_child.sh");

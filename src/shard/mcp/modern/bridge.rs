@@ -14,11 +14,13 @@ use bytes::Bytes;
 
 use super::lease::{self, Lease};
 use super::{Request, discover, park};
+use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
 use crate::limits::{COLLECT_TIME, FAREWELL_DEADLINE, KEEP_ALIVE_EVERY, RELAY_QUEUE};
 use crate::protocol::mcp::error;
-use crate::protocol::mcp::method::{LogLevel, Method};
+use crate::protocol::mcp::method::{ListKind, LogLevel, Method};
 use crate::protocol::mcp::modern::answer::{self, Hints};
+use crate::protocol::mcp::modern::headers::PARAM_PREFIX;
 use crate::protocol::mcp::modern::questions::Asked;
 use crate::protocol::mcp::modern::request::{Refusal, into_legacy};
 use crate::protocol::mcp::streams::{Claim, Next, STANDALONE};
@@ -75,7 +77,12 @@ pub async fn call(
     route: Route,
     responder: &mut Responder<'_>,
 ) -> Result<(), Refusal> {
+    if request.method == Method::Tasks {
+        // Those of 2025-11-25 are another protocol than the extension of that name.
+        return Err(Fault::new(Kind::MethodNotFound, "method not found").into());
+    }
     let spec = spec(request, &lease, route)?;
+    spec.check_parameters(request)?;
     let level = request.envelope.meta_log_level.and_then(|range| LogLevel::of(&request.body, range));
     let running = Running::start(request.shard(), lease, Rc::new(spec), level);
     converse(request, running, responder).await
@@ -102,6 +109,43 @@ fn spec(request: &Request<'_>, lease: &Lease, route: Route) -> Result<Spec, Faul
         outward_uri,
         passed_on: Bytes::copy_from_slice(request.incoming.passed_on),
     })
+}
+
+impl Spec {
+    fn target(&self) -> Option<&Target> {
+        self.backend.config.targets.get(self.index).map(|target| &**target)
+    }
+
+    /// Whether the headers that repeat arguments say the same, as far as the tool's schema has been seen: a target with
+    /// sessions does not look at them.
+    fn check_parameters(&self, request: &Request<'_>) -> Result<(), Fault> {
+        let (Method::ToolsCall, Some(target), Some(name)) = (self.method, self.target(), self.envelope.name) else {
+            return Ok(());
+        };
+        let Ok(name) = json::string(&self.body, name) else { return Ok(()) };
+        let tools = self.backend.eras.of(target).tools();
+        let tools = tools.borrow();
+        let headers = request.incoming.headers;
+        let agrees = tools.get(&name).is_none_or(|tool| {
+            tool.annotated.iter().all(|one| {
+                let header = headers.get(&[PARAM_PREFIX, &one.header].concat());
+                one.agrees(header, &self.body, self.envelope.arguments)
+            })
+        });
+        match agrees {
+            true => Ok(()),
+            false => Err(Fault::new(Kind::HeaderMismatch, "an mcp-param header differs from the body")),
+        }
+    }
+
+    /// Remembers what the target's tools want to have repeated.
+    fn learn(&self, message: &[u8], envelope: &Envelope) {
+        if let (Method::List(ListKind::Tools), Some(target), Some(result)) =
+            (self.method, self.target(), envelope.result)
+        {
+            self.backend.eras.of(target).tools().borrow_mut().learn(message, result);
+        }
+    }
 }
 
 impl Running {
@@ -380,6 +424,7 @@ async fn conclude(
     let spec = running.spec.clone();
     // The session is free before the client can ask for it again.
     drop(running);
+    spec.learn(&message, envelope);
     let info = discover::server_info(&spec.backend, spec.index);
     let answer = answer::of_legacy(message, envelope, request.method, &request.id, Hints::NONE, &info);
     request.conclude(answer, responder).await;

@@ -67,30 +67,41 @@ fn modern_answer(name: &str, seen: &Seen) -> Act {
     }
 }
 
-/// A server with sessions whose tool `ask` sends the client these requests and answers with what it was told, by their ids.
+/// A server with sessions whose tool `ask` sends the client these requests and answers with what it was told, in their
+/// order; or ends without a word when it is cancelled.
 fn asking_server(name: &str, questions: Vec<Value>) -> McpServer {
-    let told: Arc<Mutex<HashMap<String, Value>>> = Arc::default();
+    // By session and id; a cancellation under the id of its request.
+    let told: Arc<Mutex<HashMap<(String, String), Value>>> = Arc::default();
     McpServer::offering(name, Offers::tools(&["ask", "echo"]), move |seen| {
-        if seen.message.get("method").is_none() && !seen.id().is_null() {
-            let told = &mut *told.lock().expect("no panic in between");
-            told.insert(seen.id().to_string(), seen.message.clone());
+        let session = seen.session.clone().unwrap_or_default();
+        let key = |id: &Value| (session.clone(), id.to_string());
+        let is_answer = seen.message.get("method").is_none() && !seen.id().is_null();
+        if is_answer || seen.method() == "notifications/cancelled" {
+            let id = if is_answer { seen.id() } else { &seen.message["params"]["requestId"] };
+            told.lock().expect("no panic in between").insert(key(id), seen.message.clone());
             return Act::Well;
         }
         if seen.tool() != "ask" {
             return Act::Well;
         }
-        let (questions, told, id) = (questions.clone(), told.clone(), seen.id().clone());
+        let (told, id) = (told.clone(), seen.id().clone());
+        let keys: Vec<_> = questions.iter().map(|question| key(&question["id"])).collect();
+        let cancelled = key(&id);
         let token = seen.message["params"]["_meta"]["progressToken"].clone();
+        let questions = questions.clone();
         Act::Own(Box::new(move |peer| {
-            told.lock().expect("no panic in between").clear();
+            told.lock().expect("no panic in between").retain(|key, _| !keys.contains(key));
             // This side closes at its end: the connection must not be taken for a kept one.
             peer.send(begin_events().replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"));
             questions.iter().for_each(|question| peer.send(event(question)));
-            let answers = || {
-                let told = told.lock().expect("no panic in between");
-                questions.iter().map(|question| told.get(&question["id"].to_string()).cloned()).collect::<Vec<_>>()
-            };
-            eventually("all answers or the end", || answers().iter().all(Option::is_some));
+            let heard = |key| told.lock().expect("no panic in between").get(key).cloned();
+            let answers = || keys.iter().map(heard).collect::<Vec<_>>();
+            eventually("all answers or the end", || {
+                heard(&cancelled).is_some() || answers().iter().all(Option::is_some)
+            });
+            if heard(&cancelled).is_some() {
+                return;
+            }
             if !token.is_null() {
                 let params = json!({ "progressToken": token, "progress": 1 });
                 peer.send(event(&json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params })));
@@ -775,4 +786,67 @@ fn asking_aside() -> Value {
     let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
     ModernClient::new(address).result("tools/list", json!({}));
     server.await_seen("the refusal", |seen| seen.message.get("error").is_some() && *seen.id() == 9).message
+}
+
+/// Many clients at once that answer, decline, leave at every stage or never come back, over four shards: each that stays gets
+/// its own answer, and nothing is left behind.
+#[test]
+fn a_crowd_leaves_nothing_behind() {
+    let server = asking_server("old", vec![elicitation(5, "name?")]);
+    let port = free_port();
+    let backend = json!({ "targets": [server.target("old")], "inputTimeout": "1s", "sessionIdleTimeout": "1s" });
+    let gateway = Setup::new(&mcp(port, backend).to_string()).args(&["--shards", "4"]).start();
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            scope.spawn(move || {
+                let client = ModernClient::new(local(port)).header("authorization", &format!("Bearer {}", number % 3));
+                for round in 0..10 {
+                    one_of_a_crowd(&client, &format!("{number}-{round}"), round % 5);
+                }
+            });
+        }
+    });
+    nothing_waits(&gateway);
+    eventually("every session has ended", || gateway.metric("agentlane_mcp_leases", "") == 0.0);
+    let deleted = || {
+        let gone = server.seen().into_iter().filter(|seen| seen.verb == "DELETE").filter_map(|seen| seen.session);
+        gone.collect::<std::collections::HashSet<_>>().len()
+    };
+    eventually("the target is told of every end", || deleted() == server.sessions());
+    let ended = gateway.terminate();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+}
+
+fn one_of_a_crowd(client: &ModernClient, who: &str, fate: usize) {
+    let params = json!({ "name": "ask", "arguments": { "who": who } });
+    let mut peer = Peer::connect(client.address);
+    client.send_on(&mut peer, &client.message(&json!(who), "tools/call", params.clone()));
+    if fate == 0 {
+        // Gone before anything was asked, or just then.
+        return;
+    }
+    let asked = answer_of(&peer.response("POST"))["result"].clone();
+    if fate == 1 {
+        return;
+    }
+    let key = asked["inputRequests"].as_object().expect("requests").keys().next().expect("one").clone();
+    let mut retry = params;
+    retry["requestState"] = asked["requestState"].clone();
+    let answer = json!({ "action": "accept", "content": { "who": who } });
+    if fate != 2 {
+        retry["inputResponses"] = json!({ key.clone(): answer });
+    }
+    let mut peer = Peer::connect(client.address);
+    client.send_on(&mut peer, &client.message(&json!(who), "tools/call", retry.clone()));
+    if fate == 3 {
+        return;
+    }
+    let mut result = answer_of(&peer.response("POST"))["result"].clone();
+    if fate == 2 {
+        retry["requestState"] = result["requestState"].clone();
+        retry["inputResponses"] = json!({ key: answer });
+        result = client.call_with(retry);
+    }
+    assert_eq!(text_of(&result), json!([{ "action": "accept", "content": { "who": who } }]).to_string());
 }

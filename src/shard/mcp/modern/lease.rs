@@ -68,8 +68,7 @@ pub fn take(request: &Request<'_>) -> Result<Rc<Lease>, Fault> {
     }
     let mut key = Key { caller: request.caller, profile: [0; SHA256_OUTPUT_LEN] };
     key.profile.copy_from_slice(profile.finish().as_ref());
-    let waiting = shard.leases.borrow_mut().take(&key);
-    let kept = match waiting {
+    let kept = match waiting(shard, &key) {
         Some(kept) => kept,
         None => {
             make_room(shard, &key.caller)?;
@@ -83,6 +82,17 @@ pub fn take(request: &Request<'_>) -> Result<Rc<Lease>, Fault> {
     let Kept { session, levels, .. } = kept;
     quiet(shard, &session);
     Ok(Rc::new(Lease { shard: shard.clone(), key, session, levels, spoiled: Cell::new(false) }))
+}
+
+/// One that waits, and has not ended meanwhile with its endpoint.
+fn waiting(shard: &Rc<Shard>, key: &Key) -> Option<Kept> {
+    loop {
+        let kept = shard.leases.borrow_mut().take(key)?;
+        if !kept.session.ended.get() {
+            return Some(kept);
+        }
+        end(shard, key, &kept.session);
+    }
 }
 
 /// Makes sure that one more is allowed, at the cost of one that idles.

@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use crate::support::config::mcp;
 use crate::support::gateway::{Gateway, Setup, local};
+use crate::support::listens::Listens;
 use crate::support::mcp_client::{ACCEPT, McpClient, answer_of, each, message};
 use crate::support::mcp_server::{Act, McpServer, Offers, Seen, begin_events, event};
 use crate::support::modern_client::ModernClient;
 use crate::support::modern_server::ModernServer;
 use crate::support::wire::{Peer, request};
 use crate::support::{PATIENCE, eventually, free_port};
-use crate::{gateway, missing, tool_names};
+use crate::{gateway, missing, notes, tool_names};
 
 /// A server whose list names how often it was asked: `asked1`, `asked2`, ...
 fn counting(name: &'static str) -> McpServer {
@@ -473,4 +474,24 @@ fn what_is_degraded_is_not_to_be_kept() {
         let list = modern.result("tools/list", json!({}));
         assert_eq!((&list["ttlMs"], self::status(&list, "bad")), (&json!(0), status), "{list}");
     }
+}
+
+#[test]
+fn what_a_modern_target_tells_its_listeners_makes_its_list_old() {
+    let listens = Listens::default();
+    let script = listens.clone();
+    let server = ModernServer::offering("new", Offers::tools(&["echo"]), move |seen: &Seen| script.act(seen));
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("new"), notes("notes")] }));
+    let client = McpClient::open(address);
+    let mut stream = client.listen(None);
+    let told = listens.nth(0);
+    let modern = ModernClient::new(address);
+    let both = || (tools(&client), modern.result("tools/list", json!({})));
+    both();
+    both();
+    assert_eq!(server.of("tools/list").len(), 1, "one for the clients of both eras");
+    told.tell("notifications/tools/list_changed", None);
+    assert_eq!(stream.message().expect("a message")["method"], "notifications/tools/list_changed");
+    both();
+    assert_eq!(server.of("tools/list").len(), 2, "one more for both");
 }

@@ -13,10 +13,10 @@ use super::modern::Sockets;
 use super::serve::Place;
 use super::sessions::Ear;
 use super::{Circle, legacy, modern};
-use crate::protocol::mcp::modern::listen::{Change, Command, Filter, ListenerId, Source, StreamId, Waits};
+use crate::protocol::mcp::modern::listen::{Change, Command, Filter, List, ListenerId, Source, StreamId, Waits};
 use crate::session::{LegId, OpenLeg, Session};
 use crate::shard::Shard;
-use crate::shard::mcp::leg;
+use crate::shard::mcp::{cache, leg};
 
 pub struct Feed {
     pub leg: LegId,
@@ -124,11 +124,25 @@ impl Feed {
     pub fn apply<T>(self: &Rc<Self>, shard: &Rc<Shard>, happened: impl FnOnce(&mut Source, Instant) -> T) -> T {
         let outcome = happened(&mut self.source.borrow_mut(), runtime::now());
         let commands = self.source.borrow_mut().commands();
+        self.outdate(shard, &commands);
         for command in commands {
             self.obey(shard, command);
         }
         self.look.notify_one();
         outcome
+    }
+
+    /// What is kept of lists gets old before anybody is told that they have changed.
+    fn outdate(&self, shard: &Rc<Shard>, commands: &[Command]) {
+        for list in List::ALL {
+            let change = Change::List(list);
+            if commands
+                .iter()
+                .any(|command| matches!(command, Command::Deliver { change: told, .. } if *told == change))
+            {
+                cache::changed(shard, &self.session, self.leg, list.notification().as_bytes());
+            }
+        }
     }
 
     fn obey(self: &Rc<Self>, shard: &Rc<Shard>, command: Command) {

@@ -1,9 +1,11 @@
 // Drives a server, or a gateway in front of several, with the TypeScript SDK's first line: every feature once.
 //
-//   client.mjs URL --target NAME[=PREFIX] [--target ...] [--only FEATURE,...] [--skip FEATURE=REASON] [--gateway] [--sse]
+//   client.mjs URL --target NAME[=PREFIX[,SCHEME]] [--target ...] [--only FEATURE,...]
+//             [--skip FEATURE=REASON] [--gateway] [--sse]
 //   client.mjs --stdio 'COMMAND ARGS' --target NAME[=PREFIX]
 //
-// NAME is a key of targets.json; PREFIX is what a federation puts before the target's tool and prompt names.
+// NAME is a key of targets.json; PREFIX is what a federation puts before the target's tool and prompt names,
+// SCHEME that of a fixture's URIs when it was given one.
 // --gateway: an ended session must be answered 404, as the specification says, even where the target itself differs.
 // --sse: the HTTP+SSE transport of 2024-11-05; URL is that of the stream.
 // Prints one JSON line per feature, `{"feature", "ok", "detail"}` or `{"feature", "skipped"}`, then

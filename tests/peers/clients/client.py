@@ -1,10 +1,11 @@
 """Drives a server, or a gateway in front of several, with the Python SDK's second line: every feature once.
 
-    client.py URL --target NAME[=PREFIX] [--target ...] [--only FEATURE,...] [--skip FEATURE=REASON] [--gateway]
-              [--mode legacy|auto|modern] [--sse]
+    client.py URL --target NAME[=PREFIX[,SCHEME]] [--target ...] [--only FEATURE,...] [--skip FEATURE=REASON]
+              [--gateway] [--mode legacy|auto|modern] [--sse]
     client.py --stdio 'COMMAND ARGS' --target NAME[=PREFIX] [--mode ...]
 
-NAME is a key of targets.json; PREFIX is what a federation puts before the target's tool and prompt names.
+NAME is a key of targets.json; PREFIX is what a federation puts before the target's tool and prompt names,
+SCHEME that of a fixture's URIs when it was given one.
 --gateway: an ended session must be answered 404, as the specification says, even where the target itself differs.
 --mode: with `initialize` (default), by asking the server, or nothing but 2026-07-28.
 --sse: the HTTP+SSE transport of 2024-11-05; URL is that of the stream.

@@ -1,6 +1,6 @@
 // Conformance fixture on the TypeScript SDK v1, revisions up to 2025-11-25: what fixture.json describes.
 //
-//   fixture.mjs [--port N] [--stdio]
+//   fixture.mjs [--port N] [--stdio] [--scheme NAME] [--cancelled FILE]     (the last two: see offer.mjs)
 import { parseArgs } from 'node:util';
 import { Server } from '@modelcontextprotocol/sdk/server/index.js';
 import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js';
@@ -42,24 +42,25 @@ function newServer() {
   return server;
 }
 
-/** Sends what a dialog asks as requests of the server, round after round. */
+/** Sends what a dialog asks as requests of the server: those of a round at once, round after round. */
 function converse(server, extra) {
   return async (dialog, args) => {
     const declared = server.getClientCapabilities();
     let step = advance(dialog, args, { declared });
     while (step.text === undefined) {
-      const responses = {};
-      for (const [key, request] of Object.entries(step.ask)) {
-        if (!allowed(request, declared)) {
-          return { result: offer.failure(`client does not support ${JSON.stringify(needed(request))}`) };
-        }
-        const params = request.params.mode === 'url' ? { ...request.params, elicitationId: key } : request.params;
-        responses[key] = await extra.sendRequest({ ...request, params }, ANSWERS[request.method]);
-      }
-      step = advance(dialog, args, { state: step.state, responses, declared });
+      const asked = Object.entries(step.ask);
+      const refused = asked.find(([, request]) => !allowed(request, declared));
+      if (refused) return { result: offer.failure(`client does not support ${JSON.stringify(needed(refused[1]))}`) };
+      const answers = await Promise.all(asked.map(async ([key, request]) => [key, await ask(extra, key, request)]));
+      step = advance(dialog, args, { state: step.state, responses: Object.fromEntries(answers), declared });
     }
     return step;
   };
+}
+
+function ask(extra, key, { method, params }) {
+  const identified = params.mode === 'url' ? { ...params, elicitationId: key } : params;
+  return extra.sendRequest({ method, params: identified }, ANSWERS[method]);
 }
 
 /** How a running tool reaches its client. */
@@ -88,7 +89,10 @@ function reach(server, state, extra) {
   };
 }
 
-const { values } = parseArgs({ options: { port: { type: 'string', default: '0' }, stdio: { type: 'boolean' } } });
+const { values } = parseArgs({
+  options: { port: { type: 'string', default: '0' }, stdio: { type: 'boolean' }, ...offer.OPTIONS },
+});
+offer.prepare(values);
 if (values.stdio) await newServer().connect(new StdioServerTransport());
 else {
   const sessions = new Sessions(newServer, StreamableHTTPServerTransport);

@@ -1,6 +1,6 @@
 """Conformance fixture on the Python SDK v2: offers what fixture.json says, in both eras.
 
-    fixture.py [--port N] [--stdio] [--era both|modern|legacy]
+    fixture.py [--port N] [--stdio] [--era both|modern|legacy] [--scheme NAME] [--cancelled FILE]
 
 modern: answers nothing but 2026-07-28. legacy: knows no other revisions than those with `initialize`.
 """
@@ -89,15 +89,21 @@ class Reach(offer.Call):
         return {"resultType": "input_required", "inputRequests": asked, **sealed}
 
     async def _ask(self, talk, arguments):
-        """Sends requests to the client, round after round."""
+        """Sends requests to the client: those of a round at once, round after round."""
         capabilities = declared(self.ctx)
         asked, after, text = dialog.advance(talk, arguments, capabilities)
         while asked is not None:
-            answers = {}
-            for key, request in asked.items():
+            for request in asked.values():
                 if not dialog.allowed(request, capabilities):
                     return offer.failure(f"client does not support {json.dumps(dialog.needed(request))}")
+            answers = {}
+
+            async def ask(key, request, answers=answers):
                 answers[key] = dumped(await self._send(request))
+
+            async with anyio.create_task_group() as group:
+                for key, request in asked.items():
+                    group.start_soon(ask, key, request)
             asked, after, text = dialog.advance(talk, arguments, capabilities, after, answers)
         return text
 
@@ -283,7 +289,8 @@ async def run_stdio(era: str) -> None:
 
 
 if __name__ == "__main__":
-    options = serving.arguments(eras=True)
+    options = serving.arguments(offer.options, eras=True)
+    offer.prepare(options)
     if options.stdio:
         sys.exit(anyio.run(run_stdio, options.era))
     in_front = (lambda app: app) if options.era == "both" else (lambda app: OneEra(app, options.era))

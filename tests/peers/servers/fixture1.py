@@ -1,6 +1,6 @@
 """Conformance fixture on the Python SDK v1, revisions up to 2025-11-25: what fixture.json describes.
 
-    fixture1.py [--port N] [--stdio]
+    fixture1.py [--port N] [--stdio] [--scheme NAME] [--cancelled FILE]
 
 Handlers are put below the SDK's decorators, which would shape what fixture.json already says.
 """
@@ -62,15 +62,21 @@ class Reach(offer.Call):
         self.token = self.ctx.meta.progressToken if self.ctx.meta else None
 
     async def converse(self, talk, arguments):
-        """Sends requests to the client, round after round."""
+        """Sends requests to the client: those of a round at once, round after round."""
         capabilities = dumped(self.ctx.session.client_params.capabilities)
         asked, after, text = dialog.advance(talk, arguments, capabilities)
         while asked is not None:
-            answers = {}
-            for key, request in asked.items():
+            for request in asked.values():
                 if not dialog.allowed(request, capabilities):
                     return offer.failure(f"client does not support {json.dumps(dialog.needed(request))}")
+            answers = {}
+
+            async def ask(key, request, answers=answers):
                 answers[key] = dumped(await self._send(request))
+
+            async with anyio.create_task_group() as group:
+                for key, request in asked.items():
+                    group.start_soon(ask, key, request)
             asked, after, text = dialog.advance(talk, arguments, capabilities, after, answers)
         return text
 
@@ -179,7 +185,8 @@ async def run_stdio() -> None:
 if __name__ == "__main__":
     for entry in HANDLERS:
         install(*entry)
-    options = serving.arguments()
+    options = serving.arguments(offer.options)
+    offer.prepare(options)
     if options.stdio:
         anyio.run(run_stdio)
     else:

@@ -1,6 +1,7 @@
 // Conformance fixture on the TypeScript SDK v2: what fixture.json describes, in both eras.
 //
 //   fixture2.mjs [--port N] [--stdio] [--era both|modern|legacy] [--newest REVISION]
+//                [--scheme NAME] [--cancelled FILE]     (these two: see offer.mjs)
 //
 // modern: answers nothing but 2026-07-28. legacy: knows no other revisions than those with `initialize`, none after
 // REVISION (2025-11-25).
@@ -143,8 +144,10 @@ const { values } = parseArgs({
     stdio: { type: 'boolean' },
     era: { type: 'string', default: 'both' },
     newest: { type: 'string', default: '2025-11-25' },
+    ...offer.OPTIONS,
   },
 });
+offer.prepare(values);
 if (!values.stdio) http(values.era, Number(values.port));
 else if (values.era === 'legacy') await legacyServer().connect(new StdioServerTransport());
 else serveStdio(newServer, { legacy: values.era === 'modern' ? 'reject' : 'serve' });

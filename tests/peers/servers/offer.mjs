@@ -1,12 +1,9 @@
 // What a fixture offers, as fixture.json says, apart from any SDK and protocol era. What a call changes is seen by every
 // client of the process; `call` is how a running tool reaches its own.
-import { readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const fixture = JSON.parse(readFileSync(new URL('fixture.json', import.meta.url)));
 const STEP_MS = 50;
-const TEMPLATE = /^test:\/\/template\/([^/]+)\/data$/;
-const WATCHED = 'test://watched-resource';
 export const LEVELS = ['debug', 'info', 'notice', 'warning', 'error', 'critical', 'alert', 'emergency'];
 export const CAPABILITIES = {
   tools: { listChanged: true },
@@ -17,6 +14,23 @@ export const CAPABILITIES = {
 };
 export const INSTRUCTIONS = 'Fixture of the conformance suite.';
 const INVALID_PARAMS = -32602;
+
+/** Of every fixture: the scheme of its URIs, and a file that counts cancelled calls beyond the life of a process. */
+export const OPTIONS = { scheme: { type: 'string', default: 'test' }, cancelled: { type: 'string' } };
+
+let fixture;
+let template;
+let watched;
+let cancelledFile;
+
+/** Takes the options; to be called before anything is offered. */
+export function prepare({ scheme, cancelled: file }) {
+  const text = readFileSync(new URL('fixture.json', import.meta.url), 'utf8');
+  fixture = JSON.parse(text.replaceAll('test://', `${scheme}://`).replaceAll('ui://fixture/', `ui://${scheme}/`));
+  template = new RegExp(`^${scheme}://template/([^/]+)/data$`);
+  watched = `${scheme}://watched-resource`;
+  cancelledFile = file;
+}
 
 /** A JSON-RPC error: every SDK answers with the code of what is thrown. */
 export class Refusal extends Error {
@@ -33,6 +47,16 @@ export const failure = (value) => ({ ...text(value), isError: true });
 let extra = false; // whether test_extra is listed
 let cancelled = 0; // calls of test_slow
 
+function noteCancelled() {
+  cancelled += 1;
+  if (cancelledFile) appendFileSync(cancelledFile, '.');
+}
+
+function countCancelled() {
+  if (!cancelledFile) return cancelled;
+  return existsSync(cancelledFile) ? statSync(cancelledFile).size : 0;
+}
+
 const tools = () => (extra ? [...fixture.tools, { definition: fixture.extra_tool, result: text('extra') }] : fixture.tools);
 
 /** Tools with an argument that is mirrored into a header. */
@@ -47,7 +71,7 @@ export const listPrompts = () => ({ prompts: fixture.prompts });
 /** `missing`: the code for a resource that does not exist, which differs between the eras. */
 export function read(uri, missing) {
   if (Object.hasOwn(fixture.contents, uri)) return { contents: [fixture.contents[uri]] };
-  const id = TEMPLATE.exec(uri)?.[1];
+  const id = template.exec(uri)?.[1];
   if (id === undefined) throw new Refusal(missing, 'resource not found', { uri });
   const body = JSON.stringify({ id, templateTest: true, data: `Data for ID: ${id}` });
   return { contents: [{ uri, mimeType: 'application/json', text: body }] };
@@ -139,14 +163,14 @@ const CALLS = {
         await progress(step, steps);
       }
     } catch (error) {
-      if (signal.aborted) cancelled += 1;
+      if (signal.aborted) noteCancelled();
       throw error;
     }
     return text(`slept ${seconds} s`);
   },
-  test_cancellations: async () => text(String(cancelled)),
+  test_cancellations: async () => text(String(countCancelled())),
   async test_touch(_, { updated }) {
-    return text((await updated(WATCHED)) ? 'announced' : 'nobody subscribed');
+    return text((await updated(watched)) ? 'announced' : 'nobody subscribed');
   },
   async test_toggle(_, { changed }) {
     extra = !extra;

@@ -10,14 +10,26 @@ import re
 
 import anyio
 
-FIXTURE = json.loads(pathlib.Path(__file__).with_name("fixture.json").read_text())
+FIXTURE = {}  # filled by `prepare`
 LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 INSTRUCTIONS = "Fixture of the conformance suite."
 STEP_S = 0.05
 ANNOUNCE_S = 1
-TEMPLATE = re.compile(r"test://template/([^/]+)/data")
-WATCHED = "test://watched-resource"
 INVALID_PARAMS = -32602
+
+
+def options(parser) -> None:
+    """Of every fixture."""
+    parser.add_argument("--scheme", default="test", help="the scheme of its URIs")
+    parser.add_argument("--cancelled", type=pathlib.Path, help="counts cancelled calls beyond the life of a process")
+
+
+def prepare(given) -> None:
+    """Takes the options; to be called before anything is offered."""
+    text = pathlib.Path(__file__).with_name("fixture.json").read_text()
+    text = text.replace("test://", f"{given.scheme}://").replace("ui://fixture/", f"ui://{given.scheme}/")
+    FIXTURE.update(json.loads(text))
+    State.scheme, State.cancelled_file = given.scheme, given.cancelled
 
 
 class Refusal(Exception):
@@ -33,6 +45,8 @@ class State:
 
     extra = False  # whether test_extra is listed
     cancelled = 0  # calls of test_slow
+    cancelled_file = None
+    scheme = "test"
 
 
 class Session:
@@ -123,7 +137,7 @@ def read(uri: str, missing: int) -> dict:
     """`missing`: the code for a resource that does not exist, which differs between the eras."""
     if uri in FIXTURE["contents"]:
         return {"contents": [FIXTURE["contents"][uri]]}
-    found = TEMPLATE.fullmatch(uri)
+    found = re.fullmatch(rf"{State.scheme}://template/([^/]+)/data", uri)
     if found is None:
         raise Refusal(missing, "resource not found", {"uri": uri})
     body = {"id": found[1], "templateTest": True, "data": f"Data for ID: {found[1]}"}
@@ -237,16 +251,21 @@ async def slow(given, call):
             await call.progress(step, steps)
     except anyio.get_cancelled_exc_class():
         State.cancelled += 1
+        if State.cancelled_file:
+            with State.cancelled_file.open("a") as file:
+                file.write(".")
         raise
     return text(f"slept {given['seconds']} s")
 
 
 async def cancellations(_given, _call):
-    return text(str(State.cancelled))
+    if State.cancelled_file is None:
+        return text(str(State.cancelled))
+    return text(str(State.cancelled_file.stat().st_size if State.cancelled_file.exists() else 0))
 
 
 async def touch(_given, call):
-    return text("announced" if await call.updated(WATCHED) else "nobody subscribed")
+    return text("announced" if await call.updated(f"{State.scheme}://watched-resource") else "nobody subscribed")
 
 
 async def toggle(_given, call):

@@ -14,12 +14,15 @@ import uvicorn
 warnings.filterwarnings("ignore", message=".*deprecated as of 2026-07-28.*")
 
 
-def arguments(eras: bool = False) -> argparse.Namespace:
+def arguments(*more, eras: bool = False) -> argparse.Namespace:
+    """Of every peer; `more` are functions that add a peer's own to the parser."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--stdio", action="store_true")
     if eras:
         parser.add_argument("--era", choices=["both", "modern", "legacy"], default="both")
+    for add in more:
+        add(parser)
     return parser.parse_args()
 
 

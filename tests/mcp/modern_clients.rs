@@ -70,15 +70,16 @@ fn modern_answer(name: &str, seen: &Seen) -> Act {
 /// A server with sessions whose tool `ask` sends the client these requests and answers with what it was told, in their
 /// order; or ends without a word when it is cancelled.
 fn asking_server(name: &str, questions: Vec<Value>) -> McpServer {
-    // By session and id; a cancellation under the id of its request.
+    // By session and id; cancellations by the ids of their requests, which may be equal to the servers'.
     let told: Arc<Mutex<HashMap<(String, String), Value>>> = Arc::default();
     McpServer::offering(name, Offers::tools(&["ask", "echo"]), move |seen| {
         let session = seen.session.clone().unwrap_or_default();
         let key = |id: &Value| (session.clone(), id.to_string());
         let is_answer = seen.message.get("method").is_none() && !seen.id().is_null();
+        let cancelled = |id: &Value| (format!("{session} cancelled"), id.to_string());
         if is_answer || seen.method() == "notifications/cancelled" {
-            let id = if is_answer { seen.id() } else { &seen.message["params"]["requestId"] };
-            told.lock().expect("no panic in between").insert(key(id), seen.message.clone());
+            let key = if is_answer { key(seen.id()) } else { cancelled(&seen.message["params"]["requestId"]) };
+            told.lock().expect("no panic in between").insert(key, seen.message.clone());
             return Act::Well;
         }
         if seen.tool() != "ask" {
@@ -86,7 +87,7 @@ fn asking_server(name: &str, questions: Vec<Value>) -> McpServer {
         }
         let (told, id) = (told.clone(), seen.id().clone());
         let keys: Vec<_> = questions.iter().map(|question| key(&question["id"])).collect();
-        let cancelled = key(&id);
+        let cancelled = cancelled(&id);
         let token = seen.message["params"]["_meta"]["progressToken"].clone();
         let questions = questions.clone();
         Act::Own(Box::new(move |peer| {

@@ -15,6 +15,7 @@ use agentlane_runtime::{ReadHalf, Stream, WriteHalf};
 use agentlane_wire::json::{self, MessageKind, Splice};
 use bytes::{Bytes, BytesMut};
 
+use super::era::Era;
 use super::hub::Hub;
 use super::leg::{self, Opened};
 use super::modern_leg::child::Greeting;
@@ -48,7 +49,8 @@ pub async fn negotiate(
     } else {
         let client = Client::of_initialize(&session.initialize_params, session.revision);
         let params = leg::initialize_params(session, leg.target.protocol);
-        let greeting = Greeting { known: &known, protocol: leg.target.protocol, params: &params, client: &client };
+        let (protocol, first) = (leg.target.protocol, Era::first(session));
+        let greeting = Greeting { known: &known, protocol, first, params: &params, client: &client };
         modern_leg::child::start(shard, &leg.target.name, target, greeting, deadline).await?
     };
     if child.modern {
@@ -124,7 +126,8 @@ async fn start_shared(
     let client = Client::gateway();
     let params = error::initialize_params(revision, &client.capabilities, client.info.as_deref());
     let known = state.eras.of(configured);
-    let greeting = Greeting { known: &known, protocol: configured.protocol, params: &params, client: &client };
+    let (protocol, first) = (configured.protocol, Era::Legacy);
+    let greeting = Greeting { known: &known, protocol, first, params: &params, client: &client };
     let child = modern_leg::child::start(shard, name, target, greeting, deadline).await?;
     if !child.modern {
         let initialized = error::notification("notifications/initialized", None);

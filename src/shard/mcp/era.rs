@@ -20,7 +20,7 @@ use crate::protocol::mcp::modern::envelope::{self, Client, Wrapping};
 use crate::protocol::mcp::modern::results::{self, Discovered};
 use crate::protocol::mcp::modern::tools::Tools;
 use crate::protocol::mcp::modern::{VERSION, is_modern_error};
-use crate::session::Offers;
+use crate::session::{Offers, Session};
 use crate::shard::{BackendState, Shard, Turn};
 
 /// How long a target is taken for what it was seen to be.
@@ -37,6 +37,13 @@ pub enum Era {
     Legacy,
     /// 2026-07-28.
     Modern,
+}
+
+impl Era {
+    /// What a session tries first at a target that may speak both.
+    pub fn first(session: &Session) -> Era {
+        if session.prefers_modern.get() { Era::Modern } else { Era::Legacy }
+    }
 }
 
 /// What this shard knows of a backend's targets. Clones share it.

@@ -171,6 +171,9 @@ fn notification(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: B
         splice.replace(range, ours.to_string());
         return spliced(&splice, message);
     }
+    if session.is_internal() {
+        hub::Hub::overhears(shard, session, leg, &message, envelope);
+    }
     if envelope.method_is(&message, "notifications/resources/updated")
         && let Some(range) = envelope.uri
     {

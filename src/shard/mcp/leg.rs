@@ -225,8 +225,7 @@ async fn open_http(
 ) -> Result<Opened, Fault> {
     let known = backend.eras.of(&leg.target);
     let (mut refused, mut refused_by) = (None, None);
-    let first = if session.prefers_modern.get() { Era::Modern } else { Era::Legacy };
-    for era in known.order(leg.target.protocol, first, runtime::now()) {
+    for era in known.order(leg.target.protocol, Era::first(session), runtime::now()) {
         let fault = match era {
             Era::Legacy => match negotiate_http(shard, session, leg, target, leg.target.protocol, deadline).await {
                 Ok(opened) => {

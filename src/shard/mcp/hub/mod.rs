@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use agentlane_runtime::local::Notify;
-use agentlane_wire::json::{self, MessageKind};
+use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::Bytes;
 
 use super::{SCAN_LIMITS, close, inbound, open};
@@ -24,9 +24,9 @@ use crate::fault::{Fault, Kind};
 use crate::limits::{CIRCLES_MAX, LISTENS_MAX, LISTENS_PER_CALLER_MAX};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
-use crate::protocol::mcp::modern::listen::ListenerId;
 use crate::protocol::mcp::modern::listen::messages::{self, Heard};
-use crate::session::{LegId, Session};
+use crate::protocol::mcp::modern::listen::{Change, ListenerId};
+use crate::session::{Leg, LegId, Session};
 use crate::shard::{BackendState, Shard};
 use feed::Feed;
 
@@ -139,6 +139,19 @@ impl Hub {
         true
     }
 
+    /// A target told another conversation on behalf of a caller that its lists have changed: servers may tell the one alone
+    /// in which a call made the change.
+    pub fn overhears(shard: &Rc<Shard>, session: &Session, leg: LegId, message: &Bytes, envelope: &Envelope) {
+        let Heard::Changed(change @ Change::List(_)) = messages::heard(message, envelope) else { return };
+        let key = (session.backend.clone(), session.caller);
+        let Some(circle) = shard.hub.circles.borrow().get(&key).cloned() else { return };
+        let own = session.leg(leg).and_then(|leg| circle.twin(&leg));
+        let feed = own.and_then(|own| circle.feeds.borrow().get(&own).cloned());
+        if let Some(feed) = feed {
+            feed.apply(shard, |source, now| source.overheard(now, change));
+        }
+    }
+
     /// A child of ours has gone.
     pub fn child_ended(shard: &Rc<Shard>, session: &Session, leg: LegId) {
         let Some(circle) = shard.hub.by_serial.borrow().get(&session.serial).cloned() else { return };
@@ -184,6 +197,13 @@ impl Hub {
 }
 
 impl Circle {
+    /// The leg of the gateway's own conversation to the same target.
+    fn twin(&self, leg: &Leg) -> Option<LegId> {
+        let same =
+            |own: &&Rc<Leg>| own.target.name == leg.target.name && own.target.fingerprint == leg.target.fingerprint;
+        self.session.legs.borrow().iter().find(same).map(|own| own.id)
+    }
+
     /// The feed of a target, made where there is none.
     fn feed(self: &Rc<Self>, shard: &Rc<Shard>, leg: LegId) -> Rc<Feed> {
         if let Some(feed) = self.feeds.borrow().get(&leg) {

@@ -60,9 +60,9 @@ impl Place {
                 let known = self.outward.get(own).cloned();
                 let marked = || inbound::outward_uri(shard, &self.circle.session, self.leg, own).map(Uri::from);
                 let uri = known.or_else(marked).unwrap_or_else(|| own.clone());
-                self.inbox.outbox.borrow_mut().note(&Change::Resource(uri))
+                self.inbox.outbox.borrow_mut().note(runtime::now(), &Change::Resource(uri))
             }
-            Change::List(_) => self.inbox.outbox.borrow_mut().note(change),
+            Change::List(_) => self.inbox.outbox.borrow_mut().note(runtime::now(), change),
         };
         if !noted {
             shard.metrics.events_lost.inc();
@@ -272,7 +272,7 @@ impl Listener {
         }
         let mut outbox = self.inbox.outbox.borrow_mut();
         for list in self.lists.iter() {
-            outbox.note(&Change::List(list));
+            outbox.note(runtime::now(), &Change::List(list));
         }
         true
     }

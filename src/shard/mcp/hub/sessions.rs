@@ -6,8 +6,8 @@ use std::rc::{Rc, Weak};
 use agentlane_runtime as runtime;
 use agentlane_wire::json;
 
+use super::Hub;
 use super::feed::{Feed, Sink};
-use super::{Circle, Hub};
 use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::modern::listen::{Change, Filter, ListenerId, Standing, Uri, messages};
 use crate::protocol::mcp::streams::STANDALONE;
@@ -57,7 +57,7 @@ fn ear(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) -> Result<(Rc<Fe
         return Err(mcp_fault::internal("the gateway listens for itself"));
     }
     let circle = Hub::circle(shard, &backend, session.caller)?;
-    let own = twin(&circle, leg).ok_or_else(|| mcp_fault::internal("no such target"))?;
+    let own = circle.twin(leg).ok_or_else(|| mcp_fault::internal("no such target"))?;
     let feed = circle.feed(shard, own);
     let id = shard.hub.listener_id();
     shard.hub.ears.borrow_mut().insert(key, (feed.clone(), id));
@@ -73,12 +73,6 @@ fn ear(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) -> Result<(Rc<Fe
 fn unquoted(uri: &[u8]) -> Option<Uri> {
     let text = json::string(uri, json::root(uri).ok()?).ok()?;
     Some(Uri::from(&*text))
-}
-
-/// The leg of the gateway's own conversation to the same target.
-fn twin(circle: &Circle, leg: &Leg) -> Option<LegId> {
-    let same = |own: &&Rc<Leg>| own.target.name == leg.target.name && own.target.fingerprint == leg.target.fingerprint;
-    circle.session.legs.borrow().iter().find(same).map(|own| own.id)
 }
 
 /// The session, or its leg, is gone.

@@ -25,6 +25,8 @@ use crate::shard::mcp::upstream::ask_child;
 pub struct Greeting<'a> {
     pub known: &'a Known,
     pub protocol: Protocol,
+    /// The era that is tried first.
+    pub first: Era,
     /// The `params` of `initialize`.
     pub params: &'a [u8],
     /// The same client, for `server/discover`.
@@ -41,7 +43,7 @@ pub async fn start(
 ) -> Result<SharedChild, Fault> {
     let known = greeting.known;
     let mut refused = None;
-    for era in known.order(greeting.protocol, Era::Legacy, runtime::now()) {
+    for era in known.order(greeting.protocol, greeting.first, runtime::now()) {
         let port = child::start(shard, name, target, deadline).await?;
         let outcome = match era {
             Era::Legacy => legacy(shard, &port, greeting.params, deadline).await,

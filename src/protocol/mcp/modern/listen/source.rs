@@ -241,6 +241,13 @@ impl Source {
         }
     }
 
+    /// A change that was told elsewhere, by the same target to the same caller.
+    pub fn overheard(&mut self, now: Instant, change: Change) {
+        if let Some(stream) = self.current.as_ref().map(|current| current.id) {
+            self.heard(now, stream, change);
+        }
+    }
+
     /// Some time has passed.
     pub fn tick(&mut self, now: Instant) {
         self.reconcile(now);

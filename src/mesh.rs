@@ -13,8 +13,10 @@ use smallvec::SmallVec;
 
 use crate::backend::mcp::{McpBackend, StdioTarget};
 use crate::protocol::mcp::cache::{Audience, Viewer};
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::listing::Listing;
 use crate::protocol::mcp::method::ListKind;
+use crate::protocol::mcp::modern::listen::List;
 use crate::session::ChildPort;
 use crate::session::board::Board;
 use crate::snapshot::Snapshot;
@@ -33,6 +35,8 @@ pub enum ToShard {
     Request(Box<ForwardedRequest>),
     /// A client that the process itself brings.
     Client(Box<LocalClient>),
+    /// A list has changed for a caller that may listen here.
+    Overheard(Overheard),
     /// A session of another shard wants the shared child that this shard owns.
     SharedChild { backend: String, target: String, reply: Sender<Result<SharedChild, &'static str>> },
     /// A shard is about to ask a target for a list that others may have: to its owner.
@@ -89,6 +93,15 @@ pub struct ListsChanged {
     pub place: usize,
     /// When the shard was told, for each kind.
     pub at: [Instant; 4],
+}
+
+/// A target's word to one of a caller's conversations, for those of its listeners that are elsewhere.
+#[derive(Clone)]
+pub struct Overheard {
+    pub backend: Arc<str>,
+    pub target: Arc<str>,
+    pub caller: Caller,
+    pub list: List,
 }
 
 /// A connection on its way to another shard.

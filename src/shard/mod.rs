@@ -245,6 +245,7 @@ impl Shard {
                     let _ = ended.try_send(());
                 });
             }
+            ToShard::Overheard(overheard) => mcp::hub::Hub::told(self, &overheard),
             ToShard::SharedChild { backend, target, reply } => {
                 let shard = self.clone();
                 runtime::spawn(async move {

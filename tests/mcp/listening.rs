@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::support::config::{mcp, to_backend};
-use crate::support::gateway::{Gateway, local};
+use crate::support::gateway::{Gateway, Setup, local};
 use crate::support::listens::{Listens, Pushes, SUBSCRIPTION_ID};
 use crate::support::mcp_client::{EventStream, McpClient};
 use crate::support::mcp_server::{Act, McpServer, Offers, Seen};
@@ -304,19 +304,24 @@ fn what_a_call_changed_is_heard_though_its_session_alone_is_told() {
     let pushes = Pushes::default();
     let script = pushes.clone();
     let server = McpServer::offering("old", offers(), move |seen: &Seen| match seen.method() {
+        // The stream that it comes on is the call's own.
         "tools/call" => Act::Events(vec![
             json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" }),
             json!({ "jsonrpc": "2.0", "id": seen.id(), "result": { "content": [] } }),
         ]),
         _ => script.act(seen),
     });
-    let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
-    let client = ModernClient::new(address);
-    let mut heard = Heard::open(&client, json!(1), json!({ "toolsListChanged": true }));
+    let port = free_port();
+    let config = mcp(port, json!({ "targets": [server.target("old")] }));
+    let _gateway = Setup::new(&config.to_string()).args(&["--shards", "4"]).start();
+    let client = ModernClient::new(local(port));
+    // On whichever shards they and the call are.
+    let mut heard: Vec<Heard> =
+        (0..8).map(|id| Heard::open(&client, json!(id), json!({ "toolsListChanged": true }))).collect();
     let mut other =
         Heard::open(&client.clone().header("authorization", "Bearer other"), json!(1), everything(&["memo:x"]));
     client.call("echo", json!({}));
-    assert_eq!(heard.told(1), [tools_changed()]);
+    heard.iter_mut().for_each(|heard| assert_eq!(heard.told(1), [tools_changed()]));
     // Another caller was not: it hears the next change first.
     pushes.tell("notifications/prompts/list_changed", None);
     pushes.tell("notifications/resources/updated", Some("memo:x"));

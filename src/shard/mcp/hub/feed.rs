@@ -108,6 +108,10 @@ impl Feed {
         self.apply(shard, |source, now| source.heard(now, stream, change));
     }
 
+    pub fn is_of(&self, target: &str) -> bool {
+        self.session.leg(self.leg).is_some_and(|leg| leg.target.name == target)
+    }
+
     pub fn is_ended(&self) -> bool {
         self.ended.get()
     }

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::{SCAN_LIMITS, close, inbound, open};
 use crate::fault::{Fault, Kind};
 use crate::limits::{CIRCLES_MAX, LISTENS_MAX, LISTENS_PER_CALLER_MAX};
+use crate::mesh::{Overheard, ToShard};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::listen::messages::{self, Heard};
@@ -140,15 +141,31 @@ impl Hub {
     }
 
     /// A target told another conversation on behalf of a caller that its lists have changed: servers may tell the one alone
-    /// in which a call made the change.
+    /// in which a call made the change. The caller may listen on any shard.
     pub fn overhears(shard: &Rc<Shard>, session: &Session, leg: LegId, message: &Bytes, envelope: &Envelope) {
-        let Heard::Changed(change @ Change::List(_)) = messages::heard(message, envelope) else { return };
-        let key = (session.backend.clone(), session.caller);
+        let Heard::Changed(Change::List(list)) = messages::heard(message, envelope) else { return };
+        let Some(leg) = session.leg(leg) else { return };
+        let overheard = Overheard {
+            backend: session.backend.as_ref().into(),
+            target: leg.target.name.as_str().into(),
+            caller: session.caller,
+            list,
+        };
+        for (index, peer) in shard.peers.iter().enumerate().filter(|(index, _)| *index != shard.index) {
+            if peer.try_send(ToShard::Overheard(overheard.clone())).is_err() {
+                tracing::debug!(target: "agentlane::mcp", shard = index, "a change was not passed on");
+            }
+        }
+        Hub::told(shard, &overheard);
+    }
+
+    /// Tells the caller's listeners on this shard, if there are any.
+    pub fn told(shard: &Rc<Shard>, overheard: &Overheard) {
+        let key = (Rc::from(&*overheard.backend), overheard.caller);
         let Some(circle) = shard.hub.circles.borrow().get(&key).cloned() else { return };
-        let own = session.leg(leg).and_then(|leg| circle.twin(&leg));
-        let feed = own.and_then(|own| circle.feeds.borrow().get(&own).cloned());
-        if let Some(feed) = feed {
-            feed.apply(shard, |source, now| source.overheard(now, change));
+        let feeds = circle.feeds.borrow().values().cloned().collect::<Vec<_>>();
+        for feed in feeds.iter().filter(|feed| feed.is_of(&overheard.target)) {
+            feed.apply(shard, |source, now| source.overheard(now, Change::List(overheard.list)));
         }
     }
 
@@ -197,7 +214,7 @@ impl Hub {
 }
 
 impl Circle {
-    /// The leg of the gateway's own conversation to the same target.
+    /// The leg of the gateway's own conversation to the same target as another's.
     fn twin(&self, leg: &Leg) -> Option<LegId> {
         let same =
             |own: &&Rc<Leg>| own.target.name == leg.target.name && own.target.fingerprint == leg.target.fingerprint;

@@ -329,6 +329,23 @@ fn what_a_call_changed_is_heard_though_its_session_alone_is_told() {
 }
 
 #[test]
+fn what_is_listed_after_a_change_is_new() {
+    let (server, listens) = server("new");
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("new")], "prefixMode": "always" }));
+    let client = ModernClient::new(address);
+    let mut heard = Heard::open(&client, json!(1), json!({ "toolsListChanged": true }));
+    let list = || drop(client.result("tools/list", json!({})));
+    list();
+    list();
+    let asked = || server.of("tools/list").len();
+    assert_eq!(asked(), 1, "a list that its target lets be kept is kept");
+    listens.nth(0).tell("notifications/tools/list_changed", None);
+    assert_eq!(heard.told(1), [tools_changed()]);
+    list();
+    assert_eq!(asked(), 2);
+}
+
+#[test]
 fn a_broken_stream_of_an_older_target_is_taken_up_again() {
     let (server, pushes) = old_server("old");
     let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));

@@ -16,7 +16,6 @@ use super::modern::park;
 use crate::fault::{Fault, Kind};
 use crate::limits::CONNECT_END_GRACE;
 use crate::mesh::LocalClient;
-use crate::protocol::mcp::caller::Caller;
 use crate::shard::Shard;
 
 /// Serves a client to its end.

@@ -16,8 +16,9 @@ use crate::mesh::{ListName, SharedList};
 use crate::protocol::mcp::cache::{Audience, Viewer};
 use crate::protocol::mcp::listing::Listing;
 use crate::protocol::mcp::method::ListKind;
+use crate::protocol::mcp::modern::listen::List;
 use crate::session::Session;
-use crate::shard::mcp::{close, mcp_fault};
+use crate::shard::mcp::{close, hub, mcp_fault};
 use crate::shard::{BackendState, Shard};
 
 pub struct Flight {
@@ -71,7 +72,7 @@ impl Flight {
         }
     }
 
-    fn land(&self, outcome: Outcome) {
+    fn land(&self, outcome: Outcome, tell: impl Fn(&Session)) {
         let digest = outcome.as_ref().ok().and_then(Option::as_ref).map(|arrived| arrived.listing.digest());
         self.outcome.replace(Some(outcome));
         self.landed.set();
@@ -80,7 +81,7 @@ impl Flight {
         }
         for (session, shown) in self.late.take() {
             if let Some(session) = session.upgrade().filter(|session| shown != digest && !session.ended.get()) {
-                close::list_changed(&session, self.kind);
+                tell(&session);
             }
         }
     }
@@ -108,7 +109,11 @@ pub fn start(shard: &Rc<Shard>, backend: &Rc<BackendState>, session: &Rc<Session
         let outcome = arrive(&shard, &backend, &session, place, &flight).await;
         // Off the list first: who asks from here on finds it in the cache, or asks anew.
         drop(under_way);
-        flight.land(outcome);
+        let target = &backend.config.targets[place].name;
+        flight.land(outcome, |late| match late.is_internal() {
+            true => hub::Hub::tell(&shard, late, target, List::of(flight.kind)),
+            false => close::list_changed(late, flight.kind),
+        });
     });
 }
 

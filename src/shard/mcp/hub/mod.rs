@@ -19,14 +19,14 @@ use agentlane_runtime::local::Notify;
 use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::Bytes;
 
-use super::{SCAN_LIMITS, close, inbound, open};
+use super::{SCAN_LIMITS, cache, close, inbound, open};
 use crate::fault::{Fault, Kind};
 use crate::limits::{CIRCLES_MAX, LISTENS_MAX, LISTENS_PER_CALLER_MAX};
 use crate::mesh::{Overheard, ToShard};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::listen::messages::{self, Heard};
-use crate::protocol::mcp::modern::listen::{Change, ListenerId};
+use crate::protocol::mcp::modern::listen::{Change, List, ListenerId};
 use crate::session::{Leg, LegId, Session};
 use crate::shard::{BackendState, Shard};
 use feed::Feed;
@@ -141,16 +141,18 @@ impl Hub {
     }
 
     /// A target told another conversation on behalf of a caller that its lists have changed: servers may tell the one alone
-    /// in which a call made the change. The caller may listen on any shard.
+    /// in which a call made the change.
     pub fn overhears(shard: &Rc<Shard>, session: &Session, leg: LegId, message: &Bytes, envelope: &Envelope) {
         let Heard::Changed(Change::List(list)) = messages::heard(message, envelope) else { return };
-        let Some(leg) = session.leg(leg) else { return };
-        let overheard = Overheard {
-            backend: session.backend.as_ref().into(),
-            target: leg.target.name.as_str().into(),
-            caller: session.caller,
-            list,
-        };
+        if let Some(leg) = session.leg(leg) {
+            Hub::tell(shard, session, &leg.target.name, list);
+        }
+    }
+
+    /// A list of a target has changed for the caller of a conversation, who may listen on any shard.
+    pub fn tell(shard: &Rc<Shard>, session: &Session, target: &str, list: List) {
+        let backend = session.backend.as_ref().into();
+        let overheard = Overheard { backend, target: target.into(), caller: session.caller, list };
         for (index, peer) in shard.peers.iter().enumerate().filter(|(index, _)| *index != shard.index) {
             if peer.try_send(ToShard::Overheard(overheard.clone())).is_err() {
                 tracing::debug!(target: "agentlane::mcp", shard = index, "a change was not passed on");
@@ -257,7 +259,12 @@ fn said(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, feed: Option<&Rc<F
             inbound::answer(shard, session, leg, answer);
         }
         (MessageKind::Notification, _) => {
-            if let (Heard::Changed(change), Some(feed)) = (messages::heard(message, &envelope), feed) {
+            let Heard::Changed(change) = messages::heard(message, &envelope) else { return };
+            if let Change::List(list) = &change {
+                // Whether or not anybody listens.
+                cache::changed(shard, session, leg, list.notification().as_bytes());
+            }
+            if let Some(feed) = feed {
                 legacy::heard(shard, feed, change);
             }
         }

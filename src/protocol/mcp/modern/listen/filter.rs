@@ -8,6 +8,7 @@ use agentlane_wire::json::{self, Range32, ValueKind};
 use bytes::{BufMut, BytesMut};
 
 use crate::limits::LISTEN_URIS_MAX;
+use crate::protocol::mcp::method::ListKind;
 
 /// A resource's URI, in the names of whoever speaks. Shared: the same one stands in many tables.
 pub type Uri = Rc<str>;
@@ -23,6 +24,15 @@ pub enum List {
 
 impl List {
     pub const ALL: [List; 3] = [List::Tools, List::Prompts, List::Resources];
+
+    /// The list whose change a client is told when one of this kind changed.
+    pub const fn of(kind: ListKind) -> List {
+        match kind {
+            ListKind::Tools => List::Tools,
+            ListKind::Prompts => List::Prompts,
+            ListKind::Resources | ListKind::ResourceTemplates => List::Resources,
+        }
+    }
 
     /// The filter's member.
     pub const fn member(self) -> &'static str {

@@ -1,7 +1,8 @@
 //! Drives the demo servers (`rmcp`, `fastmcp`, or both through a federation) with the client of the Rust SDK.
 //!
-//! `rmcp-client URL [PREFIX]...`: a prefix is what a federation puts before a target's tool and prompt names; none
-//! means the bare names. Prints one JSON line per feature, then `N passed, N failed`; exit code 1 if anything failed.
+//! `rmcp-client [--discover] URL [PREFIX]...`: a prefix is what a federation puts before a target's tool and prompt
+//! names; none means the bare names. `--discover`: speaks 2026-07-28 and nothing else. Prints one JSON line per
+//! feature, then `N passed, N failed`; exit code 1 if anything failed.
 // Sampling, roots and logging are deprecated by the newest revision, and exactly what is driven here.
 #![allow(deprecated)]
 
@@ -9,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rmcp::model::*;
-use rmcp::service::{NotificationContext, Peer, RequestContext, RoleClient};
+use rmcp::service::{ClientLifecycleMode, ClientServiceExt, NotificationContext, RequestContext, RoleClient, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
-use rmcp::{ClientHandler, ErrorData, ServiceExt};
+use rmcp::{ClientHandler, ErrorData};
 use serde_json::{Value, from_value, json};
 
 const ROOT: &str = "file:///project/one";
@@ -110,15 +111,21 @@ impl ClientHandler for Driver {
 
 /// One target behind the connection.
 struct Target<'a> {
-    peer: &'a Peer<RoleClient>,
+    client: &'a RunningService<RoleClient, Driver>,
+    modern: bool,
     driver: &'a Driver,
     prefix: &'a str,
 }
 
 impl Target<'_> {
     async fn call(&self, tool: &str, arguments: Value) -> Result<Value, Failure> {
-        let params = json!({"name": format!("{}{tool}", self.prefix), "arguments": arguments});
-        let result = serde_json::to_value(self.peer.call_tool(from_value(params)?).await?)?;
+        self.call_with(tool, arguments, json!({})).await
+    }
+
+    async fn call_with(&self, tool: &str, arguments: Value, meta: Value) -> Result<Value, Failure> {
+        let params = json!({"name": format!("{}{tool}", self.prefix), "arguments": arguments, "_meta": meta});
+        // The service, not its peer: it answers what a target of 2026-07-28 asks back.
+        let result = serde_json::to_value(self.client.call_tool(from_value(params)?).await?)?;
         match result["isError"].as_bool() {
             Some(true) => Err(format!("{tool}: {}", result["content"]).into()),
             _ => Ok(result),
@@ -135,13 +142,13 @@ impl Target<'_> {
         match name {
             "tools" => {
                 let wanted = format!("{}echo", self.prefix);
-                let tools = self.peer.list_all_tools().await?;
+                let tools = self.client.peer().list_all_tools().await?;
                 let found = tools.iter().any(|tool| tool.name == wanted);
                 if found { Ok(format!("{} tools", tools.len())) } else { Err(format!("{wanted} is missing").into()) }
             }
-            "prompts" => Ok(format!("{} prompts", self.peer.list_all_prompts().await?.len())),
-            "resources" => Ok(format!("{} resources", self.peer.list_all_resources().await?.len())),
-            "templates" => Ok(format!("{} templates", self.peer.list_all_resource_templates().await?.len())),
+            "prompts" => Ok(format!("{} prompts", self.client.peer().list_all_prompts().await?.len())),
+            "resources" => Ok(format!("{} resources", self.client.peer().list_all_resources().await?.len())),
+            "templates" => Ok(format!("{} templates", self.client.peer().list_all_resource_templates().await?.len())),
             "call" => self.expect("echo", json!({"text": "zażółć 🦀"}), "zażółć 🦀").await,
             "structured" => {
                 let result = self.call("add", json!({"a": 2, "b": 3})).await?;
@@ -154,28 +161,27 @@ impl Target<'_> {
             "progress" => self.progress().await,
             "logging" => {
                 self.driver.note(|seen| seen.logs.clear());
-                self.peer.set_level(from_value(json!({"level": "error"}))?).await?;
-                self.call("log", json!({})).await?;
+                let mut meta = json!({});
+                if self.modern {
+                    meta["io.modelcontextprotocol/logLevel"] = json!("error");
+                } else {
+                    self.client.peer().set_level(from_value(json!({"level": "error"}))?).await?;
+                }
+                self.call_with("log", json!({}), meta).await?;
                 self.driver.until("four log messages", |seen| seen.logs.len() >= 4).await?;
                 Ok(String::new())
             }
-            "list_changed" => {
-                let before = self.driver.seen.lock().map_or(0, |seen| seen.tools_changed);
-                self.call("toggle", json!({})).await?;
-                self.driver.until("list_changed", |seen| seen.tools_changed > before).await?;
-                self.call("toggle", json!({})).await?;
-                Ok(String::new())
-            }
+            "list_changed" => self.list_changed().await,
             "prompt" => {
                 let params = json!({"name": format!("{}greet", self.prefix), "arguments": {"name": "ada"}});
-                let got = serde_json::to_string(&self.peer.get_prompt(from_value(params)?).await?)?;
+                let got = serde_json::to_string(&self.client.peer().get_prompt(from_value(params)?).await?)?;
                 if got.contains("Greet ada.") { Ok(String::new()) } else { Err(got.into()) }
             }
             "parallel" => {
                 let calls: Vec<_> = (0..PARALLEL).map(|index| format!("call {index}.")).collect();
                 let mut running = tokio::task::JoinSet::new();
                 for words in calls {
-                    let peer = self.peer.clone();
+                    let peer = self.client.peer().clone();
                     let name = format!("{}echo", self.prefix);
                     running.spawn(async move {
                         let params = json!({"name": name, "arguments": {"text": words}});
@@ -192,6 +198,21 @@ impl Target<'_> {
             }
             _ => Err("no such feature".into()),
         }
+    }
+
+    async fn list_changed(&self) -> Outcome {
+        if self.modern {
+            let filter = SubscriptionFilter::builder().tools_list_changed().build();
+            let mut changes = self.client.peer().listen(filter).await?;
+            self.call("toggle", json!({})).await?;
+            tokio::time::timeout(WAIT, changes.next()).await??.ok_or("the listening ended")?;
+        } else {
+            let before = self.driver.seen.lock().map_or(0, |seen| seen.tools_changed);
+            self.call("toggle", json!({})).await?;
+            self.driver.until("list_changed", |seen| seen.tools_changed > before).await?;
+        }
+        self.call("toggle", json!({})).await?;
+        Ok(String::new())
     }
 
     async fn progress(&self) -> Outcome {
@@ -223,17 +244,25 @@ const FEATURES: [&str; 14] = [
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let mut args = std::env::args().skip(1);
-    let url = args.next().ok_or("usage: rmcp-client URL [PREFIX]...")?;
+    let (options, args): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|arg| arg == "--discover");
+    let modern = !options.is_empty();
+    let mut args = args.into_iter();
+    let url = args.next().ok_or("usage: rmcp-client [--discover] URL [PREFIX]...")?;
     let mut prefixes: Vec<String> = args.collect();
     if prefixes.is_empty() {
         prefixes.push(String::new());
     }
     let driver = Driver::default();
-    let client = driver.clone().serve(StreamableHttpClientTransport::from_uri(url)).await?;
+    let lifecycle = if modern {
+        ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] }
+    } else {
+        ClientLifecycleMode::Initialize
+    };
+    let transport = StreamableHttpClientTransport::from_uri(url);
+    let client = driver.clone().serve_with_lifecycle(transport, lifecycle).await?;
     let (mut passed, mut failed) = (0, 0);
     for prefix in &prefixes {
-        let target = Target { peer: client.peer(), driver: &driver, prefix };
+        let target = Target { client: &client, modern, driver: &driver, prefix };
         for name in FEATURES {
             let feature = format!("{prefix}{}{name}", if prefix.is_empty() { "" } else { "/" });
             let line = match tokio::time::timeout(WAIT * 2, target.feature(name)).await {

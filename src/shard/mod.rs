@@ -380,6 +380,7 @@ impl Shard {
             let sessions: Vec<_> = self.sessions.borrow().iter().cloned().collect();
             sessions.iter().filter(|session| session.in_flight.borrow().is_empty()).for_each(|s| s.hang_up());
         }
+        mcp::modern::drained(self).await;
     }
 }
 

@@ -851,3 +851,16 @@ fn one_of_a_crowd(client: &ModernClient, who: &str, fate: usize) {
     }
     assert_eq!(text_of(&result), json!([{ "action": "accept", "content": { "who": who } }]).to_string());
 }
+
+#[test]
+fn a_call_that_waits_ends_with_the_gateway() {
+    let server = asking_server("old", vec![elicitation(5, "name?")]);
+    let (gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let asked = ModernClient::new(address).call("ask", json!({}));
+    assert_eq!(asked["resultType"], "input_required");
+    let ended = gateway.terminate();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let call = server.await_seen("the call", |seen| seen.tool() == "ask");
+    let cancelled = server.await_seen("the cancellation", |seen| seen.method() == "notifications/cancelled");
+    assert_eq!(&cancelled.message["params"]["requestId"], call.id());
+}

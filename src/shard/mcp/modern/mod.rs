@@ -34,6 +34,9 @@ pub use discover::{Introduction, introduce};
 use lease::Lease;
 use straight::Upstream;
 
+/// How long the calls that end with the shard may take for it, and how often that is looked at.
+const GIVE_UP_TIME: Duration = Duration::from_secs(1);
+const GIVE_UP_LOOK: Duration = Duration::from_millis(10);
 /// How often a shard looks for what has been left behind.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -290,6 +293,15 @@ pub async fn sweep(shard: Rc<Shard>) {
         let now = runtime::now();
         park::sweep(&shard, now);
         lease::sweep(&shard, now);
+    }
+}
+
+/// Lets the calls that were given up tell their targets so, for a moment at most.
+pub async fn drained(shard: &Shard) {
+    let until = runtime::now() + GIVE_UP_TIME;
+    let is_busy = || shard.internal.borrow().values().any(|session| !session.in_flight.borrow().is_empty());
+    while is_busy() && runtime::now() < until {
+        runtime::sleep(GIVE_UP_LOOK).await;
     }
 }
 

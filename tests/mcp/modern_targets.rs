@@ -402,12 +402,27 @@ pub fn child(name: &str, mode: &str, only: &str) -> (Value, Folder, std::path::P
     (json!({ "name": name, "stdio": { "cmd": "sh", "args": args, "mode": mode } }), folder, log)
 }
 
+/// What the children noted: process, method, message.
+fn noted(log: &std::path::Path) -> Vec<(String, String, Value)> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let parts = text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ' ');
+        let (process, method) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        Some((process, method, serde_json::from_str(parts.next()?).ok()?))
+    });
+    parts.collect()
+}
+
 /// What was asked, process by process.
 fn asked(log: &std::path::Path) -> Vec<Vec<String>> {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
-    let starts: Vec<&str> = text.split("start\n").skip(1).collect();
-    starts.iter().map(|process| process.lines().map(first).collect()).collect()
+    let mut processes: Vec<(String, Vec<String>)> = Vec::new();
+    for (process, method, _) in noted(log) {
+        match processes.iter_mut().find(|(known, _)| *known == process) {
+            Some((_, asked)) => asked.push(method),
+            None => processes.push((process, Vec::new())),
+        }
+    }
+    processes.into_iter().map(|(_, asked)| asked).collect()
 }
 
 #[test]
@@ -433,10 +448,17 @@ fn children_of_the_newest_revision_serve_every_client() {
                 "{mode} {revision}"
             );
         }
+        eventually("somebody listens for changes", || {
+            asked(&log).iter().flatten().any(|method| method == "subscriptions/listen")
+        });
+        client.result("logging/setLevel", json!({ "level": "info" }));
+        let messages = client.stream(5, "tools/call", json!({ "name": "new__work" })).messages();
+        assert_eq!(messages[0]["params"]["data"], "said", "{mode}: a log belongs to the call, not to who listens");
         let processes = asked(&log);
         assert_eq!(processes[0][0], "initialize", "{mode}: the first process tells that it knows none");
         assert!(processes[1..].iter().all(|asked| asked[0] == "server/discover"), "{mode}: {processes:?}");
-        assert_eq!(processes.len(), if mode == "shared" { 2 } else { 2 + REVISIONS.len() }, "{mode}");
+        let calling = processes.iter().filter(|asked| asked.iter().any(|method| method == "tools/call")).count();
+        assert_eq!(calling, if mode == "shared" { 1 } else { 1 + REVISIONS.len() }, "{mode}: {processes:?}");
         assert!(processes[1..].iter().flatten().all(|method| !method.starts_with("notifications/")), "{processes:?}");
     }
 }
@@ -453,9 +475,7 @@ fn cancelled_calls_of_children_are_told_by_their_ids() {
         })
     };
     let lines = |method: &str| -> Vec<Value> {
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| line.strip_prefix(method)?.strip_prefix(' ').map(str::to_owned));
-        lines.map(|line| serde_json::from_str(&line).expect("a message")).collect()
+        noted(&log).into_iter().filter(|(_, known, _)| known == method).map(|(_, _, message)| message).collect()
     };
     eventually("the call", || !lines("tools/call").is_empty());
     let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 9 } });
@@ -479,7 +499,7 @@ fn children_of_older_revisions_are_not_asked_for_the_newest() {
 
 #[test]
 fn a_child_that_was_ended_for_idling_comes_back_in_its_revision() {
-    let (mut target, _folder, log) = child("new", "perSession", "");
+    let (mut target, _folder, log) = child("new", "perSession", "quiet");
     target["stdio"]["idleTimeout"] = "1s".into();
     let (gateway, address) = gateway(json!({ "targets": [target] }));
     let client = McpClient::open(address);
@@ -525,4 +545,21 @@ fn a_lost_answer_is_asked_for_again_where_that_is_safe() {
     assert!(lost["content"][0]["text"].as_str().is_some_and(|text| text.contains("effect is unknown")), "{lost}");
     let calls = |name: &str| server.of("tools/call").iter().filter(|seen| seen.tool() == name).count();
     assert_eq!((calls("read"), calls("write")), (2, 1));
+}
+
+#[test]
+fn resources_of_children_are_subscribed_to_by_listening() {
+    for mode in ["perSession", "shared"] {
+        let (target, _folder, log) = child("new", mode, "");
+        let (_gateway, address) = gateway(json!({ "targets": [target] }));
+        let client = McpClient::open(address);
+        for method in ["resources/subscribe", "resources/unsubscribe"] {
+            assert_eq!(client.result(method, json!({ "uri": "memo:x" })), json!({}), "{mode}");
+        }
+        let listens = noted(&log).into_iter().filter(|(_, method, _)| method == "subscriptions/listen");
+        let uris: Vec<Value> =
+            listens.map(|(_, _, listen)| listen["params"]["notifications"]["resourceSubscriptions"].clone()).collect();
+        assert!(uris.contains(&json!(["memo:x"])), "{mode}: {uris:?}");
+        assert!(noted(&log).iter().all(|(_, method, _)| !method.starts_with("resources/")), "{mode}");
+    }
 }

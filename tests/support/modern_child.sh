@@ -1,20 +1,27 @@
 # A stdio server of 2026-07-28 alone. What a process is asked first decides whether it is of any use. $1: where it writes
-# what it was asked; $2: "old" for a server that knows sessions alone.
+# what it was asked; $2: "old" for a server that knows sessions alone, "quiet" for one that tells no
+# changes.
 locked=
 log=$1
-echo "start" >>"$log"
+only=$2
+changes='"tools":{"listChanged":true},"resources":{"subscribe":true}'
+if [ "$only" = quiet ]; then
+  only=
+  changes='"tools":{}'
+fi
+echo "$$ start {}" >>"$log"
 say() { printf '%s\n' "$1"; }
 result() { say "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"resultType\":\"complete\",$1}}"; }
 error() { say "{\"jsonrpc\":\"2.0\",\"id\":$id,\"error\":{\"code\":$1,\"message\":\"no\"}}"; }
 while read -r line; do
   id=$(printf '%s' "$line" | sed -n 's/^.*"id":\([0-9][0-9]*\),"method".*$/\1/p')
   method=$(printf '%s' "$line" | sed -n 's/^.*"method":"\([^"]*\)".*$/\1/p')
-  echo "$method $line" >>"$log"
+  echo "$$ $method $line" >>"$log"
   if [ -n "$locked" ] && [ -n "$id" ]; then
     error -32022
     continue
   fi
-  case $2:$method in
+  case $only:$method in
   old:initialize)
     say "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{}},\"serverInfo\":{\"name\":\"old\",\"version\":\"1\"}}}"
     ;;
@@ -23,7 +30,10 @@ while read -r line; do
     error -32601
     ;;
   :server/discover)
-    result '"supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"logging":{}},"ttlMs":0,"cacheScope":"public"'
+    result '"supportedVersions":["2026-07-28"],"capabilities":{'"$changes"',"logging":{}},"ttlMs":0,"cacheScope":"public"'
+    ;;
+  :subscriptions/listen)
+    say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{\"notifications\":{\"toolsListChanged\":true,\"resourceSubscriptions\":[\"memo:x\"]},\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":$id}}}"
     ;;
   *:tools/list)
     result '"tools":[{"name":"work","inputSchema":{"properties":{"a":{"type":"number","x-mcp-header":"A"}}}}],"ttlMs":0,"cacheScope":"public"'
@@ -38,6 +48,9 @@ while read -r line; do
     *)
       token=$(printf '%s' "$line" | sed -n 's/^.*"progressToken":\([0-9]*\).*$/\1/p')
       [ -n "$token" ] && say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":$token,\"progress\":1}}"
+      case $line in
+      *logLevel*) say '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"said"}}' ;;
+      esac
       result '"content":[{"type":"text","text":"worked"}]'
       ;;
     esac

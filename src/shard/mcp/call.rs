@@ -137,10 +137,18 @@ async fn subscribe_shared(
     let raw = Bytes::copy_from_slice(uri.of(body).unwrap_or_default());
     note_subscription(session, method, id, raw);
     if method == Method::ResourcesUnsubscribe {
+        if let Ok(own) = json::string(body, uri) {
+            hub::unsubscribe(incoming.shard, session, id, &own);
+        }
         // Others may still listen; what this session does not want any more is dropped on the way to it.
         return Ok(Bytes::from_static(b"{}"));
     }
     let open = leg::ready(incoming.shard, session, id).await?;
+    if open.modern.is_some() {
+        let route = Route::default();
+        let subscribed = subscribe_modern(incoming.shard, session, id, method, body, envelope, &route);
+        return Box::pin(subscribed).await.map(|()| Bytes::from_static(b"{}"));
+    }
     let deadline = runtime::now() + incoming.backend.config.deadline;
     let params = envelope.params.and_then(|range| range.of(body));
     let request = error::request(incoming.shard.call_id(), "resources/subscribe", params);

@@ -198,13 +198,16 @@ pub struct Link {
     commands: Sender<ChildCommand>,
     /// Requests in their order; the newest last.
     waiting: Vec<(u64, Sender<Bytes>)>,
+    /// Requests to be told of changes (2026-07-28): they last, and nothing belongs to them but what says so.
+    listens: Vec<(u64, Sender<Bytes>)>,
     attached: Vec<(u64, Sender<Bytes>)>,
     notes: Notes,
 }
 
 impl Link {
     pub fn new(name: &str, shared: bool, commands: Sender<ChildCommand>, notes: Notes) -> Self {
-        Link { name: name.to_owned(), shared, commands, waiting: Vec::new(), attached: Vec::new(), notes }
+        let (waiting, listens, attached) = (Vec::new(), Vec::new(), Vec::new());
+        Link { name: name.to_owned(), shared, commands, waiting, listens, attached, notes }
     }
 
     pub fn name(&self) -> &str {
@@ -215,6 +218,11 @@ impl Link {
     pub fn note(&mut self, command: ChildCommand) -> Option<Bytes> {
         match command {
             ChildCommand::Request { id, message, reply } => {
+                if is_listen(&message) {
+                    self.listens.retain(|(_, reply)| !reply.is_closed());
+                    self.listens.push((id, reply));
+                    return Some(message);
+                }
                 self.notes.request(&message, self.waiting.is_empty());
                 if self.waiting.len() >= CHILD_WAITING_TIDY {
                     self.waiting.retain(|(_, reply)| !reply.is_closed());
@@ -241,13 +249,30 @@ impl Link {
     /// Nobody waits for `id` any more, and whoever did learns it.
     pub fn forget(&mut self, id: u64) {
         self.waiting.retain(|(waiting, _)| *waiting != id);
+        self.listens.retain(|(listen, _)| *listen != id);
     }
 
     /// The other side has gone.
     pub fn forget_all(&mut self) {
         self.waiting.clear();
+        self.listens.clear();
         self.attached.clear();
     }
+
+    /// Takes out whoever waits for the response to `id`.
+    fn answered(&mut self, id: u64) -> Option<Sender<Bytes>> {
+        let all =
+            if self.waiting.iter().any(|(waiting, _)| *waiting == id) { &mut self.waiting } else { &mut self.listens };
+        let at = all.iter().position(|(waiting, _)| *waiting == id)?;
+        Some(all.remove(at).1)
+    }
+}
+
+/// Whether a request asks to be told of changes. The name is looked for first: messages may be large.
+fn is_listen(message: &[u8]) -> bool {
+    const LISTEN: &str = "subscriptions/listen";
+    memchr::memmem::find(message, LISTEN.as_bytes()).is_some()
+        && json::scan(message, &SCAN_LIMITS).is_ok_and(|envelope| envelope.method_is(message, LISTEN))
 }
 
 /// Puts the pumps of a fresh child on this shard, and somebody who looks after it.
@@ -365,8 +390,7 @@ fn place(link: &mut Link, message: &Bytes) -> Place {
     match envelope.kind {
         MessageKind::Response | MessageKind::ErrorResponse => {
             let id = envelope.id.and_then(|id| json::as_u64(message, id.range));
-            let waiting = id.and_then(|id| link.waiting.iter().position(|(waiting, _)| *waiting == id));
-            waiting.map_or(Place::Nobody, |at| Place::Reply(link.waiting.remove(at).1))
+            id.and_then(|id| link.answered(id)).map_or(Place::Nobody, Place::Reply)
         }
         MessageKind::Notification if envelope.method_is(message, "notifications/progress") => {
             let id = envelope.progress_token.and_then(|token| json::as_u64(message, token));
@@ -376,9 +400,10 @@ fn place(link: &mut Link, message: &Bytes) -> Place {
         // What a listener asked for (2026-07-28) says whose it is.
         MessageKind::Notification if envelope.meta_subscription_id.is_some() => {
             let id = envelope.meta_subscription_id.and_then(|id| json::as_u64(message, id));
-            let waiting = id.and_then(|id| link.waiting.iter().find(|(waiting, _)| *waiting == id));
-            waiting.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
+            let listen = id.and_then(|id| link.listens.iter().find(|(listen, _)| *listen == id));
+            listen.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
         }
+        MessageKind::Notification if ends_listen(link, &envelope, message) => Place::Nobody,
         MessageKind::Notification if link.shared => shared_notification(link, &envelope, message),
         MessageKind::Request | MessageKind::Notification => {
             if envelope.kind == MessageKind::Request && !link.shared {
@@ -390,6 +415,17 @@ fn place(link: &mut Link, message: &Bytes) -> Place {
         }
         MessageKind::Invalid(_) => Place::Nobody,
     }
+}
+
+/// Whether a child of 2026-07-28 ends a listen, which it does by cancelling it: whoever reads it learns by the closed channel.
+fn ends_listen(link: &mut Link, envelope: &json::Envelope, message: &Bytes) -> bool {
+    if link.listens.is_empty() || !envelope.method_is(message, "notifications/cancelled") {
+        return false;
+    }
+    let id = envelope.request_id.and_then(|id| json::as_u64(message, id));
+    let before = link.listens.len();
+    link.listens.retain(|(listen, _)| Some(*listen) != id);
+    link.listens.len() < before
 }
 
 /// A shared child: changes concern everybody, log messages only whoever alone is being served.

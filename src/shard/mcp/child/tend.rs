@@ -136,8 +136,10 @@ pub async fn tend(shard: Rc<Shard>, ward: Ward, target: StdioTarget, stopped: Re
         }
         let seen = {
             let mut link = ward.link.borrow_mut();
-            let owes = !link.waiting.is_empty();
-            link.notes.seen(owes)
+            let (owes, listened) = (!link.waiting.is_empty(), !link.listens.is_empty());
+            let seen = link.notes.seen(owes);
+            // Whoever listens would have to start it again at once.
+            Seen { held: seen.held || listened, ..seen }
         };
         match vigil.look(seen, runtime::now()) {
             Duty::Nothing => {}

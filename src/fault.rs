@@ -19,6 +19,8 @@ pub enum Kind {
     BatchForbidden,
     MethodNotFound,
     InvalidParams,
+    /// No target has the resource: -32002 before 2026-07-28, whose code is that of other invalid params.
+    ResourceUnknown,
     UnsupportedVersion,
     HeaderMismatch,
     CapabilityUndeclared,
@@ -62,6 +64,7 @@ impl Kind {
             | Kind::InvalidRequest
             | Kind::BatchForbidden
             | Kind::InvalidParams
+            | Kind::ResourceUnknown
             | Kind::UnsupportedVersion
             | Kind::HeaderMismatch
             | Kind::CapabilityUndeclared
@@ -87,7 +90,7 @@ impl Kind {
         match self {
             Kind::ParseError => -32700,
             Kind::MethodNotFound => -32601,
-            Kind::InvalidParams => -32602,
+            Kind::InvalidParams | Kind::ResourceUnknown => -32602,
             // 2026-07-28, schema: HeaderMismatchError and the two after it.
             Kind::HeaderMismatch => -32020,
             Kind::CapabilityUndeclared => -32021,
@@ -123,6 +126,7 @@ impl Kind {
             Kind::BatchForbidden => "batch_forbidden",
             Kind::MethodNotFound => "method_not_found",
             Kind::InvalidParams => "invalid_params",
+            Kind::ResourceUnknown => "resource_unknown",
             Kind::UnsupportedVersion => "unsupported_version",
             Kind::HeaderMismatch => "header_mismatch",
             Kind::CapabilityUndeclared => "capability_undeclared",

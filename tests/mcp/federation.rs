@@ -91,7 +91,8 @@ fn equal_resource_uris_are_both_readable() {
         other.result("resources/read", json!({ "uri": "memo:two" }))["contents"][0]["text"],
         "two_b has memo:two"
     );
-    assert_eq!(other.ask("resources/read", json!({ "uri": "memo:nobodys" }))["error"]["code"], -32602);
+    let unknown = other.ask("resources/read", json!({ "uri": "memo:nobodys" }));
+    assert_eq!((&unknown["error"]["code"], &unknown["error"]["data"]["uri"]), (&json!(-32002), &json!("memo:nobodys")));
 }
 
 #[test]

@@ -23,6 +23,8 @@ use crate::shard::Shard;
 use crate::shard::record::Record;
 use crate::shard::responder::Responder;
 
+/// A resource that does not exist, in the revisions with sessions (2025-06-18, "Resources", Error Handling).
+const RESOURCE_NOT_FOUND: i32 = -32002;
 /// How long a cancelled request may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
@@ -212,7 +214,11 @@ async fn forward(
     if matches!(fault.kind, Kind::Overloaded | Kind::SessionUnknown) {
         return refuse(responder, record, Some(&id), &fault).await;
     }
-    let _ = responder.answer(failure_response(method, &id, &fault, target)).await;
+    let response = match super::unknown_resource(&fault, &body, envelope) {
+        Some(data) => error::error_with_data(Some(&id), RESOURCE_NOT_FOUND, fault.message, Some(&data)),
+        None => failure_response(method, &id, &fault, target),
+    };
+    let _ = responder.answer(response).await;
 }
 
 /// Sends a request to the target of a leg, negotiating with it first where needed, and relays what comes back.

@@ -423,6 +423,12 @@ pub fn failure_response(method: Method, id: &[u8], fault: &Fault, target: Option
     error::tool_failure(id, &format!("Server \"{target}\": {}.{outcome}", fault.message))
 }
 
+/// `error.data` for a resource that no target has: its URI.
+fn unknown_resource(fault: &Fault, body: &[u8], envelope: &Envelope) -> Option<Bytes> {
+    let uri = envelope.uri.filter(|_| fault.kind == Kind::ResourceUnknown)?.of(body)?;
+    Some(Bytes::from([b"{\"uri\":", uri, b"}"].concat()))
+}
+
 pub fn method_of(body: &[u8], envelope: &Envelope) -> Option<Method> {
     let range = envelope.method?;
     let text = range.of(body)?;

@@ -157,7 +157,7 @@ async fn locate(
     Box::pin(lists::learn(shard, backend, session, ListKind::Resources)).await;
     Box::pin(lists::learn(shard, backend, session, ListKind::ResourceTemplates)).await;
     let found = find_uri(backend, uri).or_else(|| only_with_resources(session).map(|only| (only, None)));
-    found.ok_or_else(|| Fault::new(Kind::InvalidParams, "unknown resource"))
+    found.ok_or_else(|| Fault::new(Kind::ResourceUnknown, "unknown resource"))
 }
 
 /// The target of a URI as far as it is known, and its own form of it where that differs.

@@ -233,6 +233,7 @@ impl Request<'_> {
     async fn fail(&self, refusal: Refusal, responder: &mut Responder<'_>, record: &mut Record) {
         let Refusal { fault, data } = refusal;
         record.fault(&fault);
+        let data = data.or_else(|| super::unknown_resource(&fault, &self.body, &self.envelope));
         let origin = fault.kind.origin();
         if origin != Origin::Downstream {
             tracing::warn!(target: "agentlane::mcp", %fault, method = self.method.label(), "request failed");

@@ -47,6 +47,18 @@ pub(crate) fn take(bytes: usize) -> BytesMut {
     free.unwrap_or_else(|| BytesMut::with_capacity(CLASSES[class].bytes))
 }
 
+/// `buf` with room to receive about `size` bytes behind what it holds.
+pub(crate) fn with_room(mut buf: BytesMut, size: usize) -> BytesMut {
+    if buf.capacity() == 0 {
+        return take(size);
+    }
+    // Half a buffer is worth a read; reserving regains the whole allocation when its messages are gone.
+    if buf.capacity() - buf.len() < size / 2 {
+        buf.reserve(size);
+    }
+    buf
+}
+
 /// Takes back a buffer whose content is not needed. One that is still shared, or of an odd size, is let go.
 pub(crate) fn give(mut buf: BytesMut) {
     buf.clear();

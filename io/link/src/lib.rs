@@ -1,5 +1,5 @@
-//! The wire codecs on the runtime's sockets: HTTP/1.1 server and client connections, the upstream pool, and the pumps
-//! between them. Knows no route, no policy and no meaning of a message.
+//! The wire codecs on the runtime's sockets: HTTP/1.1 server and client connections, plain or over TLS, the upstream pool,
+//! and the pumps between them. Knows no route, no policy and no meaning of a message.
 //!
 //! A small keep-alive exchange costs one recv and one write on each side, no task, no timer and no lock. Bodies stream
 //! with back-pressure: a direction holds the bytes of one read and of one write, never more.
@@ -17,6 +17,9 @@ pub mod proxy;
 pub mod server;
 mod sink;
 mod source;
+pub mod tls;
+mod transport;
 
 pub use date::date;
 pub use drain::Drain;
+pub use transport::{Detached, Transport};

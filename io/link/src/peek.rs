@@ -1,7 +1,7 @@
-//! One look at a socket without waiting and without taking anything. Used off the hot path only: it is a system call.
+//! One look at a socket without waiting. Used off the hot path only: each is a system call.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 /// What a socket's receive side holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,18 +14,33 @@ pub(crate) enum Peek {
     Ended,
 }
 
-#[allow(unsafe_code, reason = "recv(2) with MSG_DONTWAIT, which std offers only for sockets in non-blocking mode")]
-fn recv_peek(fd: RawFd) -> isize {
-    let mut byte = 0u8;
-    // SAFETY: one byte of this frame is writable for the length of the call; a bad descriptor makes it fail.
-    unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) }
+/// Looks, and takes nothing.
+pub(crate) fn peek(socket: &impl AsRawFd) -> Peek {
+    match recv(socket, &mut [0], libc::MSG_PEEK) {
+        Ok(0) => Peek::Ended,
+        Ok(_) => Peek::Bytes,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Peek::Silent,
+        Err(_) => Peek::Ended,
+    }
 }
 
-pub(crate) fn peek(socket: &impl AsRawFd) -> Peek {
-    match recv_peek(socket.as_raw_fd()) {
-        0 => Peek::Ended,
-        -1 if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Peek::Silent,
-        -1 => Peek::Ended,
-        _ => Peek::Bytes,
-    }
+/// Receives what is there. Only while no recv of the runtime is in flight on the socket.
+pub(crate) fn recv_now(socket: &impl AsRawFd, buf: &mut [u8]) -> io::Result<usize> {
+    recv(socket, buf, 0)
+}
+
+#[allow(unsafe_code, reason = "recv(2) with MSG_DONTWAIT, which std offers only for sockets in non-blocking mode")]
+fn recv(socket: &impl AsRawFd, buf: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: the buffer is writable for the length of the call; a bad descriptor makes it fail.
+    let got = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_DONTWAIT) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends what the socket takes now. Only while no send of the runtime is in flight on the socket.
+#[allow(unsafe_code, reason = "send(2) with MSG_DONTWAIT, which std offers only for sockets in non-blocking mode")]
+pub(crate) fn send_now(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the buffer is readable for the length of the call; a bad descriptor makes it fail.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }

@@ -1,19 +1,19 @@
 //! The sending side of a connection: one write per message where the socket takes it, and a write deadline. Knows no HTTP.
 
 use std::io;
-use std::net::Shutdown;
 use std::time::Duration;
 
-use agentlane_runtime::{Parts, WriteHalf, now};
+use agentlane_runtime::{Parts, now};
 use bytes::BytesMut;
 
 use crate::deadline::Deadlines;
+use crate::transport::Sender;
 
 /// Up to this many bytes, copying the parts together costs less than a vectored write.
 const COPY_MAX: usize = 1024;
 
 pub(crate) struct Sink {
-    pub(crate) half: WriteHalf,
+    pub(crate) half: Sender,
     /// Where heads and chunk frames are encoded; empty between writes.
     pub(crate) scratch: BytesMut,
     /// Bytes written so far.
@@ -23,7 +23,7 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    pub(crate) fn new(half: WriteHalf, deadlines: Deadlines, write_time: Duration) -> Self {
+    pub(crate) fn new(half: Sender, deadlines: Deadlines, write_time: Duration) -> Self {
         Sink { half, scratch: BytesMut::new(), written: 0, deadlines, write_time }
     }
 
@@ -33,16 +33,13 @@ impl Sink {
         if bytes == 0 {
             return Ok(());
         }
-        if parts.len() > 1 && bytes <= COPY_MAX {
+        if parts.len() > 1 && bytes <= COPY_MAX && !self.half.gathers() {
             parts.iter().for_each(|part| self.scratch.extend_from_slice(part));
             parts.clear();
             parts.push(self.scratch.split().freeze());
         }
         self.arm(true);
-        let result = match parts.len() {
-            1 => self.half.send(parts.swap_remove(0)).await,
-            _ => self.half.sendv(parts).await,
-        };
+        let result = self.half.send(parts).await;
         self.arm(false);
         if result.is_ok() {
             self.written += bytes as u64;
@@ -56,9 +53,10 @@ impl Sink {
         self.half.set_deadline(due, how);
     }
 
-    /// Tells the peer that nothing more follows.
-    pub(crate) fn end(&self) {
-        // A socket that the peer has closed already is not connected any more; then there is nobody to tell.
-        let _ = self.half.shutdown(Shutdown::Write);
+    /// Tells the peer that nothing more follows, and with `whole` that what it has is all there is.
+    pub(crate) async fn end(&mut self, whole: bool) {
+        self.arm(true);
+        self.half.end(whole).await;
+        self.arm(false);
     }
 }

@@ -3,11 +3,11 @@
 use std::io;
 use std::time::Instant;
 
-use agentlane_runtime::ReadHalf;
 use bytes::BytesMut;
 
 use crate::buffer;
 use crate::deadline::Deadlines;
+use crate::transport::{Received, Receiver};
 
 /// Reads smaller than an eighth of the buffer, in a row, after which it shrinks.
 const SMALL_READS: u8 = 16;
@@ -24,7 +24,7 @@ pub(crate) enum Taken {
 }
 
 pub(crate) struct Source {
-    pub(crate) half: ReadHalf,
+    pub(crate) half: Receiver,
     /// What was received and not used. Without capacity while the connection idles.
     pub(crate) buf: BytesMut,
     /// The peer has ended its side.
@@ -36,7 +36,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(half: ReadHalf, deadlines: Deadlines, buf: BytesMut) -> Self {
+    pub(crate) fn new(half: Receiver, deadlines: Deadlines, buf: BytesMut) -> Self {
         Source { half, buf, ended: false, deadlines, size: buffer::SMALL, small_reads: 0 }
     }
 
@@ -48,16 +48,21 @@ impl Source {
         if self.ended {
             return Ok(0);
         }
-        let buf = self.make_room(remaining);
-        let room = buf.capacity() - buf.len();
+        let expected = usize::try_from(remaining).unwrap_or(usize::MAX).min(buffer::LARGE);
+        let size = self.size.max(expected);
         self.arm(due);
-        let (result, buf) = self.half.recv(buf).await;
+        let (result, buf) = self.half.recv(std::mem::take(&mut self.buf), size).await;
         self.arm(None);
         self.buf = buf;
-        let count = result?;
+        let Received { count, raw, room } = result?;
         self.ended = count == 0;
-        self.adapt(count, room);
+        self.adapt(raw, room);
         Ok(count)
+    }
+
+    /// Whether the peer is known to send nothing more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended || self.half.is_over()
     }
 
     /// Waits until there is something to receive, holding no buffer when none is in use. May be dropped.
@@ -76,27 +81,13 @@ impl Source {
         }
     }
 
-    pub(crate) fn into_parts(self) -> (ReadHalf, BytesMut) {
+    pub(crate) fn into_parts(self) -> (Receiver, BytesMut) {
         (self.half, self.buf)
     }
 
     fn arm(&self, due: Option<Instant>) {
         let (due, how) = self.deadlines.read(due);
         self.half.set_deadline(due, how);
-    }
-
-    fn make_room(&mut self, remaining: u64) -> BytesMut {
-        let mut buf = std::mem::take(&mut self.buf);
-        let expected = usize::try_from(remaining).unwrap_or(usize::MAX).min(buffer::LARGE);
-        let size = self.size.max(expected);
-        if buf.capacity() == 0 {
-            return buffer::take(size);
-        }
-        // Half a buffer is worth a read; reserving regains the whole allocation when its messages are gone.
-        if buf.capacity() - buf.len() < size / 2 {
-            buf.reserve(size);
-        }
-        buf
     }
 
     fn adapt(&mut self, count: usize, room: usize) {

@@ -4,12 +4,16 @@ use std::{fmt, io};
 
 use agentlane_wire::h1::H1Error;
 
+use crate::tls::TlsError;
+
 /// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientErrorKind {
     /// No connection could be made.
     Connect(io::ErrorKind),
+    /// The TLS handshake failed.
+    Handshake(TlsError),
     /// No connection was made in time.
     ConnectTimeout,
     /// All connections are in use, and too many requests wait already.
@@ -110,6 +114,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             ClientErrorKind::Connect(kind) => write!(f, "cannot connect: {kind}")?,
+            ClientErrorKind::Handshake(error) => write!(f, "cannot connect: {error}")?,
             ClientErrorKind::ConnectTimeout => f.write_str("connecting took too long")?,
             ClientErrorKind::QueueFull => f.write_str("too many requests wait for a connection")?,
             ClientErrorKind::QueueTimeout => f.write_str("no connection became free in time")?,

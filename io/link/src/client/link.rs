@@ -4,13 +4,13 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
-use agentlane_runtime::{ReadHalf, Stream};
 use bytes::BytesMut;
 
 use super::{ClientLimits, RequestWriter, ResponseReader};
 use crate::deadline::Deadlines;
 use crate::sink::Sink;
 use crate::source::Source;
+use crate::transport::{Receiver, Transport};
 
 pub(super) struct Link {
     pub(super) writer: RequestWriter,
@@ -18,8 +18,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(stream: Stream, limits: Rc<ClientLimits>) -> Self {
-        let (read, write) = stream.into_split();
+    pub(super) fn new(transport: Transport, limits: Rc<ClientLimits>) -> Self {
+        let (read, write) = transport.into_split();
         let deadlines = Deadlines::new(Shutdown::Both);
         let writer = RequestWriter::new(Sink::new(write, deadlines.clone(), limits.write_time));
         let source = Source::new(read, deadlines, BytesMut::new());
@@ -46,7 +46,13 @@ impl Link {
         self.reader.idle_hint
     }
 
-    pub(super) fn socket(&self) -> &ReadHalf {
+    pub(super) fn socket(&self) -> &Receiver {
         &self.reader.source.half
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.writer.sink.half.leave();
     }
 }

@@ -13,7 +13,9 @@ use agentlane_runtime::{Stream, now, sleep, spawn, timeout};
 
 use super::link::Link;
 use super::{ClientConnection, ClientError, ClientErrorKind, ClientLimits};
-use crate::peek::{Peek, peek};
+use crate::peek::Peek;
+use crate::tls::{self, ClientTls, TlsError};
+use crate::transport::Transport;
 
 /// Pause between two looks at all idle connections.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -24,7 +26,15 @@ pub struct Pool(Rc<Shared>);
 
 struct Shared {
     limits: Rc<ClientLimits>,
-    endpoints: RefCell<HashMap<SocketAddr, Endpoint>>,
+    endpoints: RefCell<HashMap<Key, Endpoint>>,
+}
+
+/// An address, and how it is spoken to: connections of two TLS identities, or with TLS and without, are never mixed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    addr: SocketAddr,
+    /// [`ClientTls::id`], 0 without TLS.
+    tls: u64,
 }
 
 impl Pool {
@@ -33,29 +43,31 @@ impl Pool {
         Pool(Rc::new(Shared { limits: Rc::new(limits), endpoints: RefCell::default() }))
     }
 
-    /// The endpoint at `addr`. Keep it where requests come often: it saves the look-up.
-    pub fn endpoint(&self, addr: SocketAddr) -> Endpoint {
+    /// The endpoint at `addr`, spoken to with TLS or without. Keep it where requests come often: it saves the look-up.
+    pub fn endpoint(&self, addr: SocketAddr, tls: Option<&ClientTls>) -> Endpoint {
         let mut endpoints = self.0.endpoints.borrow_mut();
-        if let Some(endpoint) = endpoints.get(&addr) {
+        let key = Key { addr, tls: tls.map_or(0, ClientTls::id) };
+        if let Some(endpoint) = endpoints.get(&key) {
             return endpoint.clone();
         }
         // An endpoint that nobody uses any more costs little, but addresses come and go.
         endpoints.retain(|_, endpoint| !endpoint.is_forgotten());
         let endpoint = Endpoint(Rc::new(State {
             addr,
+            tls: tls.map(ClientTls::for_endpoint),
             limits: self.0.limits.clone(),
             idle: RefCell::default(),
             open: Cell::new(0),
             waiting: RefCell::default(),
             sweeping: Cell::new(false),
         }));
-        endpoints.insert(addr, endpoint.clone());
+        endpoints.insert(key, endpoint.clone());
         endpoint
     }
 
-    /// See [`Endpoint::connection`].
+    /// See [`Endpoint::connection`]; without TLS.
     pub async fn connection(&self, addr: SocketAddr) -> Result<ClientConnection, ClientError> {
-        self.endpoint(addr).connection().await
+        self.endpoint(addr, None).connection().await
     }
 
     /// Closes all idle connections.
@@ -81,6 +93,7 @@ pub struct Endpoint(Rc<State>);
 
 struct State {
     addr: SocketAddr,
+    tls: Option<ClientTls>,
     limits: Rc<ClientLimits>,
     /// The last one used is at the end, and is used next.
     idle: RefCell<Vec<Idle>>,
@@ -168,17 +181,26 @@ impl Endpoint {
     }
 
     async fn connect(&self, permit: Permit) -> Result<ClientConnection, ClientError> {
-        let stream = match now().checked_add(self.0.limits.connect_time) {
+        let transport = self.open().await.map_err(ClientError::not_sent)?;
+        Ok(ClientConnection::new(Box::new(Link::new(transport, self.0.limits.clone())), permit))
+    }
+
+    /// A new connection, the handshake of TLS within its time.
+    async fn open(&self) -> Result<Transport, ClientErrorKind> {
+        let due = now().checked_add(self.0.limits.connect_time);
+        let stream = match due {
             Some(due) => Stream::connect_until(self.0.addr, due).await,
             None => Stream::connect(self.0.addr).await,
         };
-        match stream {
-            Ok(stream) => Ok(ClientConnection::new(Box::new(Link::new(stream, self.0.limits.clone())), permit)),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(ClientError::not_sent(ClientErrorKind::ConnectTimeout))
-            }
-            Err(error) => Err(ClientError::not_sent(ClientErrorKind::Connect(error.kind()))),
-        }
+        let stream = stream.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => ClientErrorKind::ConnectTimeout,
+            kind => ClientErrorKind::Connect(kind),
+        })?;
+        let Some(tls) = &self.0.tls else { return Ok(stream.into()) };
+        tls::connect(stream, tls, due).await.map_err(|error| match error {
+            TlsError::Timeout => ClientErrorKind::ConnectTimeout,
+            error => ClientErrorKind::Handshake(error),
+        })
     }
 
     async fn wait(&self) -> Result<ClientConnection, ClientError> {
@@ -205,7 +227,7 @@ impl Endpoint {
             let mut idle = self.0.idle.borrow_mut().pop()?;
             let rested = now.saturating_duration_since(idle.since);
             let expired = idle.until.is_some_and(|until| until <= now);
-            if !expired && (rested < self.0.limits.trust || peek(idle.link.socket()) == Peek::Silent) {
+            if !expired && (rested < self.0.limits.trust || idle.link.socket().peek() == Peek::Silent) {
                 idle.link.reset();
                 return Some(idle.link);
             }
@@ -283,7 +305,7 @@ fn sweep_once(state: &Weak<State>) -> bool {
     endpoint.sweep(|idle| {
         idle.until.is_none_or(|until| until > now)
             && (now.saturating_duration_since(idle.since) < endpoint.0.limits.trust
-                || peek(idle.link.socket()) == Peek::Silent)
+                || idle.link.socket().peek() == Peek::Silent)
     });
     let any = !endpoint.0.idle.borrow().is_empty();
     endpoint.0.sweeping.set(any);

@@ -79,7 +79,7 @@ impl ResponseReader {
 
     /// Whether the connection can serve again: a whole message, the server's consent, and no byte too many.
     pub(super) fn is_reusable(&self) -> bool {
-        self.is_done() && self.keep_alive && self.source.buf.is_empty() && !self.source.ended
+        self.is_done() && self.keep_alive && self.source.buf.is_empty() && !self.source.is_over()
     }
 
     /// When the response head must have come, in place of the limit's time.

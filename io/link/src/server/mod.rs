@@ -17,10 +17,9 @@ mod writer;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use agentlane_runtime::{Parts, Stream};
+use agentlane_runtime::Parts;
 use agentlane_wire::h1::{Framing, HeadWriter, RequestHead};
 use bytes::{Bytes, BytesMut};
 
@@ -33,6 +32,7 @@ use crate::deadline::Deadlines;
 use crate::drain::{Drain, Seat};
 use crate::sink::Sink;
 use crate::source::Source;
+use crate::transport::{Detached, Transport};
 
 /// One client's connection on this shard.
 pub struct Connection {
@@ -45,18 +45,18 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(stream: Stream, limits: Rc<ServerLimits>, drain: &Drain) -> Self {
-        Self::with_bytes(stream, BytesMut::new(), limits, drain)
+    pub fn new(transport: impl Into<Transport>, limits: Rc<ServerLimits>, drain: &Drain) -> Self {
+        Self::with_bytes(transport.into(), BytesMut::new(), limits, drain)
     }
 
     /// A connection that another shard gave up with [`Connection::migrate`]; `bytes` are read before the socket.
-    pub fn from_migrated(fd: OwnedFd, bytes: Bytes, limits: Rc<ServerLimits>, drain: &Drain) -> io::Result<Self> {
+    pub fn from_migrated(socket: Detached, bytes: Bytes, limits: Rc<ServerLimits>, drain: &Drain) -> io::Result<Self> {
         let bytes = bytes.try_into_mut().unwrap_or_else(|bytes| BytesMut::from(&bytes[..]));
-        Ok(Self::with_bytes(Stream::from_fd(fd)?, bytes, limits, drain))
+        Ok(Self::with_bytes(Transport::attach(socket)?, bytes, limits, drain))
     }
 
-    fn with_bytes(stream: Stream, bytes: BytesMut, limits: Rc<ServerLimits>, drain: &Drain) -> Self {
-        let (read, write) = stream.into_split();
+    fn with_bytes(transport: Transport, bytes: BytesMut, limits: Rc<ServerLimits>, drain: &Drain) -> Self {
+        let (read, write) = transport.into_split();
         let deadlines = Deadlines::new(Shutdown::Read);
         let writer = ResponseWriter::new(Sink::new(write, deadlines.clone(), limits.write_time));
         let reader = RequestReader::new(Source::new(read, deadlines, bytes), limits);
@@ -203,27 +203,26 @@ impl Connection {
         self.reader.source.half.local_addr()
     }
 
-    /// Gives the connection up for another shard: the socket, and the bytes from `head`, the last one read, on.
+    /// Gives the connection up for another shard: the transport, and the bytes from `head`, the last one read, on.
     ///
     /// Only before anything of the request's body was read and anything was answered.
-    pub fn migrate(self, head: RequestHead) -> io::Result<(OwnedFd, Bytes)> {
+    pub fn migrate(self, head: RequestHead) -> io::Result<(Detached, Bytes)> {
         let untouched = self.writer.is_awaited() && !self.reader.has_read_body();
         if !untouched {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "request has been begun"));
         }
-        let (stream, rest) = self.into_stream()?;
+        let (transport, rest) = self.into_transport()?;
         let mut bytes = BytesMut::with_capacity(head.raw().len() + rest.len());
         bytes.extend_from_slice(head.raw());
         bytes.extend_from_slice(&rest);
-        Ok((stream.detach()?, bytes.freeze()))
+        Ok((transport.detach()?, bytes.freeze()))
     }
 
-    /// The socket and what was received and not used, for another protocol.
-    pub fn into_stream(self) -> io::Result<(Stream, BytesMut)> {
+    /// The transport and what was received and not used, for another protocol.
+    pub fn into_transport(self) -> io::Result<(Transport, BytesMut)> {
         let RequestReader { source, .. } = self.reader;
         let (half, rest) = source.into_parts();
-        let stream = half.reunite(self.writer.into_half());
-        stream.map(|stream| (stream, rest)).map_err(|_| io::Error::other("halves of two sockets"))
+        Ok((half.reunite(self.writer.into_half())?, rest))
     }
 
     /// Ends the connection so that the client can read the last answer: the sending side first; then, unless the client
@@ -231,7 +230,7 @@ impl Connection {
     /// unread bytes would reset it, and the answer with it.
     pub async fn close(mut self) {
         let said_all = !self.refused && self.reader.is_done() && self.reader.source.buf.is_empty();
-        self.writer.sink.end();
+        self.writer.end().await;
         if !said_all && !self.reader.source.ended {
             self.reader.linger().await;
         }

@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{ConnError, ServerLimits};
 use crate::drain::Seat;
-use crate::peek::{Peek, peek};
+use crate::peek::Peek;
 use crate::source::{Source, Taken};
 
 /// A client that asks again within this time is waited for with a buffer in hand: one operation a request. Any other
@@ -191,7 +191,7 @@ impl RequestReader {
             if self.source.ended || self.source.half.readable().await.is_err() {
                 return;
             }
-            match peek(&self.source.half) {
+            match self.source.half.peek() {
                 Peek::Ended => return,
                 Peek::Bytes => return std::future::pending().await,
                 // Woken for nothing: let the others run before asking again.

@@ -1,7 +1,7 @@
 //! Responses as they go out: one write for a small one, chunks for a stream. Knows nothing of requests but what frames
 //! an answer: version, HEAD, keep-alive.
 
-use agentlane_runtime::{Parts, WriteHalf};
+use agentlane_runtime::Parts;
 use agentlane_wire::h1::{
     self, CHUNK_END, CONTINUE, EncodeError, Framing, HeadWriter, LAST_CHUNK, Method, RequestHead, Version,
 };
@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::ConnError;
 use crate::sink::Sink;
+use crate::transport::Sender;
 
 /// The sending side of a server connection.
 pub struct ResponseWriter {
@@ -77,7 +78,7 @@ impl ResponseWriter {
         self.close = true;
     }
 
-    pub(super) fn into_half(self) -> WriteHalf {
+    pub(super) fn into_half(self) -> Sender {
         self.sink.half
     }
 
@@ -98,6 +99,12 @@ impl ResponseWriter {
 
     pub(super) fn is_finished(&self) -> bool {
         matches!(self.state, State::Idle | State::Done)
+    }
+
+    /// Ends the sending side. An answer that was begun and not finished is seen to be cut.
+    pub(super) async fn end(&mut self) {
+        let whole = self.is_finished();
+        self.sink.end(whole).await;
     }
 
     pub(super) fn keeps_connection(&self) -> bool {
@@ -177,7 +184,7 @@ impl ResponseWriter {
         self.send(framed).await?;
         self.state = State::Done;
         if self.close {
-            self.sink.end();
+            self.sink.end(true).await;
         }
         Ok(())
     }

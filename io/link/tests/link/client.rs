@@ -191,7 +191,7 @@ fn a_stale_connection_says_that_nothing_was_answered() {
             let error = get_from(&pool, addr).await.unwrap_err();
             assert_eq!(error.progress, Progress::Unanswered { reused: true });
             assert!(error.may_retry(true) && !error.may_retry(false), "{error}");
-            let mut fresh = pool.endpoint(addr).new_connection().await.unwrap();
+            let mut fresh = pool.endpoint(addr, None).new_connection().await.unwrap();
             get(&mut fresh).await.unwrap();
             drop(fresh);
             // After a while a stale connection is found out before it is used, or swept away.

@@ -1,8 +1,11 @@
 //! Connections over real sockets, under every driver that this machine has. The peers are plain blocking threads.
 
+mod certs;
 mod client;
 mod proxy;
 mod server;
+mod tls;
+mod tls_client;
 
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};

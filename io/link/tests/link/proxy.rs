@@ -33,7 +33,7 @@ async fn pass(
             .framing(framing)
             .finish()
     };
-    let endpoint = pool.endpoint(addr);
+    let endpoint = pool.endpoint(addr, None);
     forward(down, &endpoint, options, head.framing, request, |answer, out: &mut HeadWriter<'_>| {
         out.forward(&answer.headers, |_| false);
     })

@@ -58,7 +58,7 @@ impl Session {
     /// Decrypts what was received and appends the plaintext to `out`. A failure behind good plaintext is the next
     /// [`Session::failure`].
     pub(crate) fn open(&mut self, mut received: &[u8], out: &mut BytesMut) {
-        while !received.is_empty() && !self.closed && self.failed.is_none() {
+        while !received.is_empty() && !self.is_over() {
             self.failed = self.take_in(&mut received).err();
             self.drain(out);
         }
@@ -69,10 +69,14 @@ impl Session {
         self.failed.as_ref()
     }
 
-    /// Decrypts what was received, at most [`buffer::SMALL`] bytes, and keeps the plaintext inside.
+    /// Decrypts what was received, at most [`buffer::SMALL`] bytes, and keeps the plaintext inside. A
+    /// failure behind good plaintext comes after it, as with [`Session::open`].
     pub(crate) fn hold(&mut self, mut received: &[u8]) -> Result<(), rustls::Error> {
-        while !received.is_empty() && !self.closed {
-            self.take_in(&mut received)?;
+        while !received.is_empty() && !self.is_over() {
+            match self.take_in(&mut received) {
+                Err(error) if self.has_plaintext() => self.failed = Some(error),
+                outcome => outcome?,
+            }
         }
         Ok(())
     }
@@ -82,7 +86,13 @@ impl Session {
         if self.tls.read_tls(received).map_err(full)? == 0 {
             return Err(full(io::ErrorKind::OutOfMemory.into()));
         }
-        let state = self.tls.process_new_packets()?;
+        let state = match self.tls.process_new_packets() {
+            Ok(state) => state,
+            Err(error) => {
+                self.ready = self.tls.reader().fill_buf().map_or(0, <[u8]>::len);
+                return Err(error);
+            }
+        };
         self.ready = state.plaintext_bytes_to_read();
         self.closed = state.peer_has_closed();
         Ok(())

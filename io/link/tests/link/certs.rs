@@ -148,7 +148,8 @@ pub fn head(from: &mut impl Read) -> String {
     let mut text = Vec::new();
     let mut byte = [0];
     while !text.ends_with(b"\r\n\r\n") {
-        assert_eq!(from.read(&mut byte).unwrap(), 1, "ended after {:?}", String::from_utf8_lossy(&text));
+        let read = from.read_exact(&mut byte);
+        read.unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&text)));
         text.push(byte[0]);
     }
     String::from_utf8(text).unwrap()

@@ -14,7 +14,7 @@ use crate::variables;
 pub(crate) const NOT_BUILT: &str = "known, but not built in this version";
 /// Longest part of a value that a message repeats, in characters.
 const QUOTED_CHARS_MAX: usize = 60;
-/// Longest file that a document may name (a key, a secret), in bytes.
+/// Longest file that a document may name (a secret; certificates have a limit of their own), in bytes.
 const NAMED_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// A field and where its value stands.
@@ -356,11 +356,16 @@ impl<'a> Context<'a> {
 
     /// Reads a file that the document names, and remembers it as one to watch.
     pub(crate) fn read(&mut self, node: &Node, name: &str) -> Option<String> {
+        self.read_within(node, name, NAMED_FILE_BYTES_MAX)
+    }
+
+    /// The same of a file that may be as long as `bytes_max`.
+    pub(crate) fn read_within(&mut self, node: &Node, name: &str, bytes_max: u64) -> Option<String> {
         let path = self.resolve(name);
         if !self.files.contains(&path) {
             self.files.push(path.clone());
         }
-        match read_named(&path) {
+        match read_named(&path, bytes_max) {
             Ok(text) => Some(text),
             Err(why) => {
                 self.fault_at(node.mark, FaultKind::Io, format!("cannot read {}: {why}", path.display()));
@@ -371,13 +376,13 @@ impl<'a> Context<'a> {
 }
 
 /// The end of a text file without its last line break.
-fn read_named(path: &Path) -> Result<String, String> {
+fn read_named(path: &Path, bytes_max: u64) -> Result<String, String> {
     let size = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !size.is_file() {
         return Err("not a regular file".to_owned());
     }
-    if size.len() > NAMED_FILE_BYTES_MAX {
-        return Err(format!("longer than {NAMED_FILE_BYTES_MAX} bytes"));
+    if size.len() > bytes_max {
+        return Err(format!("longer than {bytes_max} bytes"));
     }
     let mut text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     while text.ends_with(['\n', '\r']) {

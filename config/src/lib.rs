@@ -6,7 +6,7 @@
 //! the files that it names.
 //!
 //! The way of a document: `tree` (text to nodes with places) > `form` and the declarations in `written`, `policy`, `mcp`,
-//! `process`, `http`, `scalar` (nodes to values, all faults collected) > `resolve` (both shapes to one `model`).
+//! `process`, `http`, `tls`, `scalar` (nodes to values, all faults collected) > `resolve` (both shapes to one `model`).
 //! One declaration gives the struct, its decoder and its part of [`schema`].
 
 mod cache;
@@ -25,6 +25,7 @@ mod schema;
 mod size;
 mod stdio;
 mod suggest;
+mod tls;
 mod tree;
 mod variables;
 mod written;
@@ -58,8 +59,10 @@ pub use process::{
     AccessLog, HttpLimits, LogFormat, Logging, McpDefaults, ProcessConfig, Runtime, SessionConfig, ShardCount, Shards,
     Upstream,
 };
+pub use rustls::CipherSuite;
 pub use scalar::{Endpoint, Host, HostPattern, HostPort, Secret, SessionKey, UrlPath};
 pub use stdio::{ChildLimits, Network};
+pub use tls::{BackendTls, Certificates, ListenerTls, PrivateKey, TlsVersion};
 
 /// How a document is read.
 #[derive(Clone, Copy)]

@@ -164,7 +164,7 @@ words! {
 /// How a target is reached.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transport {
-    /// Streamable HTTP without TLS.
+    /// Streamable HTTP.
     Http(HttpTarget),
     /// HTTP with server-sent events as of 2024-11-05, without TLS: the URL is the stream's.
     Sse(HttpTarget),
@@ -181,6 +181,8 @@ pub struct HttpTarget {
     pub port: u16,
     /// With query, if one was written. Begins with `/`.
     pub path: String,
+    /// The URL says `https`.
+    pub secure: bool,
 }
 
 record! {
@@ -321,7 +323,7 @@ fn target_name_fault(text: &str) -> Option<String> {
 record! {
     /// Where an MCP server is reached by HTTP: a URL in `host`, or `host`, `port` and `path`.
     struct HttpTargetRecord {
-        /// A URL like `http://localhost:3001/mcp`; or, beside `port` and `path`, a host name or an IP address.
+        /// A URL like `http://localhost:3001/mcp` or `https://example.com/mcp`; or, beside `port` and `path`, a host name or an IP address.
         host: String = must "host";
         /// The port, 1 to 65535.
         port: Option<u16> = opt "port" as Option<Port>;
@@ -350,7 +352,7 @@ impl Form for HttpTargetDoc {
                 if parsed.is_none() {
                     cx.at_key("host", |cx| cx.invalid(host, expected));
                 }
-                Some(HttpTarget { host: parsed?, port, path: path.0 })
+                Some(HttpTarget { host: parsed?, port, path: path.0, secure: false })
             }
             (None, None) => cx.at_key("host", |cx| parse_url(&record.host, host, cx)),
             (Some(_), None) => missing_beside("path", "port", &table, cx),
@@ -372,14 +374,9 @@ fn missing_beside(missing: &str, given: &str, table: &Table<'_>, cx: &mut Contex
     None
 }
 
-/// A URL without user, fragment and TLS.
+/// A URL without user and fragment.
 fn parse_url(text: &str, node: &Node, cx: &mut Context<'_>) -> Option<HttpTarget> {
     let expected = "a URL, like http://localhost:3001/mcp";
-    if text.starts_with("https://") {
-        let place = cx.place(node.mark);
-        cx.not_built(place, "https to a target", "left out");
-        return None;
-    }
     let parsed = url_parts(text);
     if parsed.is_none() {
         cx.invalid(node, expected);
@@ -388,10 +385,11 @@ fn parse_url(text: &str, node: &Node, cx: &mut Context<'_>) -> Option<HttpTarget
 }
 
 fn url_parts(text: &str) -> Option<HttpTarget> {
-    let rest = match text.split_once("://") {
-        Some(("http", rest)) => rest,
+    let (secure, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
         Some(_) => return None,
-        None => text,
+        None => (false, text),
     };
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (host, port) = split_port(authority)?;
@@ -400,7 +398,7 @@ fn url_parts(text: &str) -> Option<HttpTarget> {
     UrlPath::parse(bare)?;
     let query_fits = query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     query_fits.then_some(())?;
-    Some(HttpTarget { host: parse_host(host)?, port: port.unwrap_or(80), path })
+    Some(HttpTarget { host: parse_host(host)?, port: port.unwrap_or(if secure { 443 } else { 80 }), path, secure })
 }
 
 record! {

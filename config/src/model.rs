@@ -9,6 +9,7 @@ use crate::mcp::Mcp;
 use crate::policy::{BackendPolicies, ListenerPolicies, RoutePolicies};
 use crate::process::{HttpLimits, ProcessConfig, Shards};
 use crate::scalar::{HostPattern, HostPort, UrlPath};
+use crate::tls::ListenerTls;
 
 /// A whole document.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,8 +55,10 @@ pub struct Listener {
     pub name: String,
     /// The hosts it serves. Of several listeners the most exact one is chosen.
     pub hostname: HostPattern,
-    /// What is spoken on it.
+    /// What is spoken on it; the same on every listener of a bind.
     pub protocol: Protocol,
+    /// There exactly when HTTPS is spoken.
+    pub tls: Option<ListenerTls>,
     /// Policies for every request, before a route is chosen.
     pub policies: ListenerPolicies,
     /// In the order written, which decides between routes that match equally well.
@@ -67,8 +70,10 @@ words! {
     pub enum Protocol {
         /// HTTP without TLS.
         Http = "HTTP",
+        /// HTTP over TLS.
+        Https = "HTTPS",
     }
-    later "HTTPS", "TLS", "TCP", "HBONE";
+    later "TLS", "TCP", "HBONE";
 }
 
 /// From requests that match to backends.
@@ -168,7 +173,7 @@ pub struct Backend {
 /// What a backend is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BackendKind {
-    /// A plain HTTP service.
+    /// An HTTP service; with TLS where the policies say so.
     Http(HostPort),
     /// MCP servers, served as one.
     Mcp(Mcp),

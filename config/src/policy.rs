@@ -12,6 +12,7 @@ use crate::form::{Form, Key, Named, record, union, words};
 use crate::http::{AnyOr, HeaderLiteral, HeaderName, HeaderValue, Method, Origin};
 use crate::scalar::{Host, HostPort, Int, Port, UrlPath};
 use crate::schema::{Definitions, or_variable};
+use crate::tls::BackendTls;
 use crate::tree::Node;
 
 record! {
@@ -61,9 +62,11 @@ record! {
         pub response_headers: Option<HeaderModifier> = opt "responseHeaderModifier";
         /// Answers with a redirect in place of this backend.
         pub redirect: Option<RequestRedirect> = opt "requestRedirect";
+        /// Speaks TLS to the backend; to every target of an MCP backend that has no such policy of its own.
+        pub tls: Option<BackendTls> = opt "backendTLS";
     }
     later "transformations", "http", "tcp", "backendTunnel", "health", "a2a", "inferenceRouting", "sessionAffinity", "ai";
-    guard "backendTLS", "backendAuth", "extAuthz", "authorization", "mcpAuthorization", "mcpGuardrails";
+    guard "backendAuth", "extAuthz", "authorization", "mcpAuthorization", "mcpGuardrails";
 }
 
 record! {
@@ -72,9 +75,11 @@ record! {
     pub struct TargetPolicies {
         /// Changes the headers of every request to the target.
         pub request_headers: Option<HeaderModifier> = opt "requestHeaderModifier";
+        /// Speaks TLS to the target. Default: as its URL says, `https` with the roots of the system.
+        pub tls: Option<BackendTls> = opt "backendTLS";
     }
     later "transformations", "http", "tcp", "backendTunnel";
-    guard "backendTLS", "backendAuth";
+    guard "backendAuth";
 }
 
 record! {

@@ -15,6 +15,7 @@ use crate::model::{
 use crate::policy::{BackendPolicies, ListenerPolicies, PathRewrite, RoutePolicies};
 use crate::process::ProcessConfig;
 use crate::scalar::{Endpoint, HostPattern, UrlPath};
+use crate::tls::ListenerTls;
 use crate::written::{self, Configuration, GatewayRef};
 
 /// The gateway that routes attach to when they name none.
@@ -151,6 +152,11 @@ impl Resolver<'_, '_> {
         let policies = written.policies.unwrap_or_default();
         if let Some(name) = written.backend {
             let (backend, defaults) = self.named_backend(&name, written.at.of("backend"))?;
+            // One federation has one way to its targets, whichever route leads to it.
+            if policies.tls.is_some() && matches!(self.backends[backend.0].kind, BackendKind::Mcp(_)) {
+                let message = "backendTLS of a named MCP backend stands in its own definition, or at its targets";
+                self.cx.fault(written.at.of("policies"), FaultKind::Conflict, message.to_owned());
+            }
             return Some(RouteBackend { backend, weight: written.weight, policies: overlay(policies, defaults) });
         }
         let backend = match (written.host, written.mcp) {
@@ -299,7 +305,15 @@ impl Resolver<'_, '_> {
             self.check_listener(&mut hosts, bind, listener.name.as_deref(), &listener.hostname, &listener.at);
             let name = listener.name.unwrap_or_else(|| format!("listener{index}"));
             let policies = listener.policies.unwrap_or_default();
-            let at = self.add_listener(bind, name, listener.hostname, listener.protocol, policies);
+            let at = self.add_listener(
+                bind,
+                name,
+                listener.hostname,
+                listener.protocol,
+                listener.tls,
+                policies,
+                &listener.at,
+            );
             for route in listener.routes {
                 if let Some(route) = route.value {
                     self.routes(route, &[(bind, at)]);
@@ -314,16 +328,33 @@ impl Resolver<'_, '_> {
         self.binds.len() - 1
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the parts of one listener")]
     fn add_listener(
         &mut self,
         bind: usize,
         name: String,
         hostname: HostPattern,
-        protocol: Protocol,
+        protocol: Option<Protocol>,
+        tls: Option<ListenerTls>,
         policies: ListenerPolicies,
+        at: &crate::form::Placed,
     ) -> usize {
+        let protocol = protocol.unwrap_or(if tls.is_some() { Protocol::Https } else { Protocol::Http });
         let listeners = &mut self.binds[bind].listeners;
-        listeners.push(Listener { name, hostname, protocol, policies, routes: Vec::new() });
+        // Before a listener is chosen there is only the connection: it is TLS, or it is not.
+        if let Some(first) = listeners.first()
+            && first.protocol != protocol
+        {
+            let message = format!(
+                "speaks {}, and {} on the same port {}",
+                protocol.as_str(),
+                first.name,
+                first.protocol.as_str()
+            );
+            self.cx.fault(at.of("protocol"), FaultKind::Conflict, message);
+        }
+        let listeners = &mut self.binds[bind].listeners;
+        listeners.push(Listener { name, hostname, protocol, tls, policies, routes: Vec::new() });
         listeners.len() - 1
     }
 
@@ -364,8 +395,8 @@ impl Resolver<'_, '_> {
         let bind = self.add_bind(written.address, written.port, written.at.of("port"));
         let mut listeners = Vec::new();
         if written.listeners.is_empty() {
-            let protocol = written.protocol.unwrap_or(Protocol::Http);
-            let at = self.add_listener(bind, name.clone(), HostPattern::Any, protocol, written.policies);
+            let (protocol, tls, policies) = (written.protocol, written.tls, written.policies);
+            let at = self.add_listener(bind, name.clone(), HostPattern::Any, protocol, tls, policies, &written.at);
             listeners.push((None, Some(at)));
         }
         let mut hosts = HashMap::new();
@@ -377,7 +408,8 @@ impl Resolver<'_, '_> {
             self.check_listener(&mut hosts, bind, listener.name.as_deref(), &listener.hostname, &listener.at);
             let own = listener.name.clone();
             let shown = listener.name.unwrap_or_else(|| format!("listener{index}"));
-            let at = self.add_listener(bind, shown, listener.hostname, listener.protocol, listener.policies);
+            let (protocol, tls, policies) = (listener.protocol, listener.tls, listener.policies);
+            let at = self.add_listener(bind, shown, listener.hostname, protocol, tls, policies, &listener.at);
             listeners.push((own, Some(at)));
         }
         self.gateways.insert(name, Some(GatewayListeners { bind, listeners }));
@@ -442,7 +474,8 @@ impl Resolver<'_, '_> {
             Some(port) => {
                 let bind = self.add_bind(None, port, at.of("port"));
                 let policies = ListenerPolicies::default();
-                vec![(bind, self.add_listener(bind, "mcp".to_owned(), HostPattern::Any, Protocol::Http, policies))]
+                let name = "mcp".to_owned();
+                vec![(bind, self.add_listener(bind, name, HostPattern::Any, None, None, policies, &at))]
             }
             None if written.gateways.is_empty() && !self.gateways.contains_key(DEFAULT_GATEWAY) => {
                 let message = "needs a port, or gateways to be served by".to_owned();
@@ -494,6 +527,7 @@ fn overlay(written: BackendPolicies, defaults: BackendPolicies) -> BackendPolici
         request_headers: written.request_headers.or(defaults.request_headers),
         response_headers: written.response_headers.or(defaults.response_headers),
         redirect: written.redirect.or(defaults.redirect),
+        tls: written.tls.or(defaults.tls),
     }
 }
 

@@ -4,6 +4,7 @@ mod examples;
 mod faults;
 mod meaning;
 mod schema_check;
+mod tls;
 
 use crate::{Document, Fault, LoadOptions, Loaded, parse};
 
@@ -16,6 +17,7 @@ fn env(name: &str) -> Option<String> {
         "SEARCH_HOST" => "search.internal",
         "SEARCH_TOKEN" => "token-of-search",
         "TRACKER_TOKEN" => "token-of-tracker",
+        "CERTS" => return Some(tls::folder().display().to_string()),
         _ => return None,
     };
     Some(value.to_owned())

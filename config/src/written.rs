@@ -13,6 +13,7 @@ use crate::policy::{BackendPolicies, ListenerPolicies, RoutePolicies};
 use crate::process::{FrontendPolicies, ProcessConfig, Shards};
 use crate::scalar::{HostPattern, HostPort, Int, Name, Port};
 use crate::schema::Definitions;
+use crate::tls::ListenerTls;
 use crate::tree::{Node, Value};
 
 record! {
@@ -58,15 +59,17 @@ record! {
         pub name: Option<String> = opt "name" as Option<Name>;
         /// The host served, or a wildcard like `*.example.com`. Default: every host.
         pub hostname: HostPattern = or(HostPattern::Any) "hostname";
-        /// What is spoken. Default: HTTP.
-        pub protocol: Protocol = or(Protocol::Http) "protocol";
+        /// What is spoken. Default: HTTP, and with `tls` HTTPS.
+        pub protocol: Option<Protocol> = opt "protocol";
+        /// The certificate and how TLS is spoken; on a port of several listeners the client's server name (SNI) chooses.
+        pub tls: Option<ListenerTls> = opt "tls";
         /// Policies for every request, before a route is chosen.
         pub policies: Option<ListenerPolicies> = opt "policies";
         /// Routes; the best match is taken, and of equal ones the first.
         pub routes: Vec<Attempted<Route>> = opt "routes" as Vec<Attempt<Route>>;
     }
     later "namespace", "tcpRoutes";
-    guard "tls";
+    check tls_where_spoken;
 }
 
 record! {
@@ -76,14 +79,15 @@ record! {
         pub port: u16 = must "port" as Port;
         /// The address. Default: every address.
         pub address: Option<IpAddr> = opt "address";
-        /// What is spoken. Default: HTTP.
+        /// What is spoken. Default: HTTP, and with `tls` HTTPS.
         pub protocol: Option<Protocol> = opt "protocol";
+        /// The certificate and how TLS is spoken.
+        pub tls: Option<ListenerTls> = opt "tls";
         /// Listeners, told apart by hostname. Default: one for every host. Beside them only port and address may be given.
         pub listeners: Vec<Attempted<GatewayListener>> = opt "listeners" as Vec<Attempt<GatewayListener>>;
         /// Policies for every request.
         pub policies: ListenerPolicies = flat "";
     }
-    guard "tls";
     check listeners_stand_alone;
 }
 
@@ -94,20 +98,47 @@ record! {
         pub name: Option<String> = opt "name" as Option<Name>;
         /// The host served, or a wildcard like `*.example.com`. Default: every host.
         pub hostname: HostPattern = or(HostPattern::Any) "hostname";
-        /// What is spoken. Default: HTTP.
-        pub protocol: Protocol = or(Protocol::Http) "protocol";
+        /// What is spoken. Default: HTTP, and with `tls` HTTPS.
+        pub protocol: Option<Protocol> = opt "protocol";
+        /// The certificate and how TLS is spoken; on a port of several listeners the client's server name (SNI) chooses.
+        pub tls: Option<ListenerTls> = opt "tls";
         /// Policies for every request.
         pub policies: ListenerPolicies = flat "";
     }
-    guard "tls";
+    check tls_where_attached;
+}
+
+fn tls_where_spoken(listener: &Listener, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
+    protocol_and_tls(listener.protocol, listener.tls.is_some(), table, cx)
+}
+
+fn tls_where_attached(listener: &GatewayListener, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
+    protocol_and_tls(listener.protocol, listener.tls.is_some(), table, cx)
+}
+
+/// HTTPS needs a certificate, and a certificate is not for show.
+fn protocol_and_tls(protocol: Option<Protocol>, has_tls: bool, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
+    let mark = |key| table.entry(&[key]).map_or(table.mark, |entry| entry.node.mark);
+    match protocol {
+        Some(Protocol::Https) if !has_tls => {
+            let message = "missing beside protocol HTTPS".to_owned();
+            cx.at_key("tls", |cx| cx.fault_at(mark("protocol"), FaultKind::Missing, message));
+        }
+        Some(Protocol::Http) if has_tls => {
+            let message = "cannot be HTTP beside tls".to_owned();
+            cx.at_key("protocol", |cx| cx.fault_at(mark("protocol"), FaultKind::Conflict, message));
+        }
+        _ => {}
+    }
+    true
 }
 
 fn listeners_stand_alone(gateway: &Gateway, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
     if gateway.listeners.is_empty() {
-        return true;
+        return protocol_and_tls(gateway.protocol, gateway.tls.is_some(), table, cx);
     }
     for entry in table.entries() {
-        if matches!(entry.key.as_str(), "protocol" | "cors") {
+        if matches!(entry.key.as_str(), "protocol" | "tls" | "cors") {
             let message = "cannot stand beside listeners; write it in each of them".to_owned();
             cx.at_key(&entry.key, |cx| cx.fault_at(entry.mark, FaultKind::Conflict, message));
         }

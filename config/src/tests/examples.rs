@@ -18,7 +18,7 @@ fn every_example_is_valid() {
             load(&path, &LoadOptions { lenient: false, env: &env }).unwrap_or_else(|faults| panic!("{faults:#?}"));
         assert!(!loaded.document.binds.is_empty(), "{}", path.display());
         assert_eq!(loaded.warnings, [], "{}", path.display());
-        assert_eq!(loaded.files, std::slice::from_ref(&path));
+        assert_eq!(loaded.files.first(), Some(&path));
         let text = std::fs::read_to_string(&path).unwrap();
         let errors = schema_check::errors(&schema, &to_json(&tree::parse(&text).unwrap().0));
         assert_eq!(errors, Vec::<String>::new(), "{}", path.display());

@@ -127,7 +127,7 @@ fn targets() {
   - {name: both, stdio: {cmd: x}, mcp: {host: http://a/mcp}}
   - {name: none}
   - {name: openapi, openapi: {host: http://a}}
-  - {name: tls, mcp: {host: https://a/mcp}}
+  - {name: tls, mcp: {host: ftp://a/mcp}}
   - {name: half, mcp: {host: a, port: 80}}
   - {name: ref, mcp: {backend: a}}
   - {name: ok, stdio: {cmd: x}}
@@ -146,7 +146,7 @@ fn targets() {
             "8:35: mcp.targets[4].mcp: cannot stand beside stdio; only one of them may be given",
             "9:5: mcp.targets[5]: expected one of the keys mcp, sse, stdio",
             "10:21: mcp.targets[6].openapi: known, but not built in this version",
-            "11:29: mcp.targets[7].mcp.host: https to a target is known, but not built in this version",
+            "11:29: mcp.targets[7].mcp.host: expected a URL, like http://localhost:3001/mcp, got \"ftp://a/mcp\"",
             "12:23: mcp.targets[8].mcp.path: missing beside port; write both, or a whole URL in host",
             "13:23: mcp.targets[9].mcp.backend: known, but not built in this version",
             "15:5: mcp.targets[11]: a second target with the name \"ok\"",
@@ -277,9 +277,9 @@ backends:
             "11:27: binds[1].listeners: a bind needs a listener",
             "12:10: binds[2].port: port 15020 is the one of config.statsAddr (0.0.0.0:15020)",
             "12:51: binds[2].listeners[0].routes[0].backends[0]: an MCP backend stands alone in its route; federate several servers by its targets",
-            "13:39: binds[3].listeners[0].protocol: \"HTTPS\" is known, but not built in this version",
-            "13:46: binds[3].listeners[0].tls: known, but not built in this version",
-            "13:67: binds[3].listeners[1].protocol: expected HTTP, got \"QUIC\"",
+            "13:51: binds[3].listeners[0].tls.cert: missing",
+            "13:51: binds[3].listeners[0].tls.key: missing",
+            "13:67: binds[3].listeners[1].protocol: expected one of HTTP, HTTPS, got \"QUIC\"",
             "16:10: backends[1].name: a second backend with the name \"orders\"",
             "17:24: backends[2].host: expected a host and a port, like example.com:8080, got \"nohost\"",
         ],
@@ -304,7 +304,8 @@ mcp:
         &[
             "2:19: gateways.web.cors: cannot stand beside listeners; write it in each of them",
             "2:59: gateways.web.listeners[1].name: a second listener with the name \"a\"",
-            "3:18: gateways.s.tls: known, but not built in this version",
+            "3:23: gateways.s.tls.cert: missing",
+            "3:23: gateways.s.tls.key: missing",
             "5:14: routes[0].gateways: no gateway has the name \"wbe\"; did you mean web?",
             "6:14: routes[1].gateways: the gateway \"web\" has no listener with the name \"b\"",
             "8:15: routes[3].gateways[0]: expected the name of a gateway, or gateway/listener, got \"web/\"",

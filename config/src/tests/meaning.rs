@@ -186,6 +186,8 @@ fn children() {
 fn urls_of_targets() {
     let cases = [
         ("http://localhost:3001/mcp", ("localhost", 3001, "/mcp")),
+        ("https://Host.Example/mcp", ("host.example", 443, "/mcp")),
+        ("https://localhost:3001", ("localhost", 3001, "/")),
         ("http://Host.Example", ("host.example", 80, "/")),
         ("http://[::1]:8080/a/b?c=d", ("::1", 8080, "/a/b?c=d")),
         ("localhost:3001", ("localhost", 3001, "/")),
@@ -196,7 +198,8 @@ fn urls_of_targets() {
             "mcp: {{port: 3000, targets: [{{name: a, mcp: {{host: '{host}'}}}}, {{name: b, sse: {{host: '{host}'}}}}]}}"
         ));
         let BackendKind::Mcp(mcp) = &document.backends[0].kind else { panic!("not MCP") };
-        let expected = HttpTarget { host: name.to_owned(), port, path: path.to_owned() };
+        let secure = host.starts_with("https");
+        let expected = HttpTarget { host: name.to_owned(), port, path: path.to_owned(), secure };
         assert_eq!(mcp.targets[0].transport, Transport::Http(expected.clone()));
         assert_eq!(mcp.targets[1].transport, Transport::Sse(expected));
     }
@@ -302,7 +305,7 @@ binds:
     - {name: kept, policies: {retry: {}}, backends: [{host: 'a:1'}, {ai: {}}]}
     - {name: guarded, policies: {jwtAuth: {}}, backends: [{host: 'a:1'}]}
     - {name: empty, backends: [{ai: {}}]}
-  - {name: tls, hostname: a.example, protocol: HTTPS, tls: {}}
+  - {name: raw, hostname: a.example, protocol: TLS}
 ",
         true,
     )
@@ -315,8 +318,7 @@ binds:
             "7:70: binds[0].listeners[0].routes[0].backends[1].ai: known, but not built in this version: left out",
             "8:34: binds[0].listeners[0].routes[1].policies.jwtAuth: known, but not built in this version: what it protects is left out",
             "9:33: binds[0].listeners[0].routes[2].backends[0].ai: known, but not built in this version: left out",
-            "10:48: binds[0].listeners[1].protocol: \"HTTPS\" is known, but not built in this version: left out",
-            "10:55: binds[0].listeners[1].tls: known, but not built in this version: what it protects is left out",
+            "10:48: binds[0].listeners[1].protocol: \"TLS\" is known, but not built in this version: left out",
         ]
     );
     let listeners = &loaded.document.binds[0].listeners;

@@ -72,6 +72,10 @@ pub const CONNECT_LINES: usize = 256;
 pub const CONNECT_END_GRACE: Duration = Duration::from_secs(1);
 /// How long `connect` may take to end its session after a signal.
 pub const CONNECT_STOP_TIME: Duration = Duration::from_secs(3);
+/// How long a client may take from connecting to the end of its TLS handshake.
+pub const TLS_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// TLS handshakes of clients that a shard has begun and not finished; one above it ends the oldest.
+pub const TLS_HANDSHAKES_MAX: usize = 1_024;
 /// How long a forwarded or moved request may wait in an inbox.
 pub const MESH_DEADLINE: Duration = Duration::from_secs(5);
 /// How often a shard that waits on a forwarded request's behalf looks whether its client is still there.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use agentlane_link::Detached;
 use agentlane_runtime::channel::{Receiver, Sender};
 use agentlane_wire::h1::RequestHead;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::listing::Listing;
 use crate::protocol::mcp::method::ListKind;
 use crate::protocol::mcp::modern::listen::List;
+use crate::request::TlsClient;
 use crate::session::ChildPort;
 use crate::session::board::Board;
 use crate::snapshot::Snapshot;
@@ -106,12 +108,13 @@ pub struct Overheard {
 
 /// A connection on its way to another shard.
 pub struct MovedConnection {
-    pub fd: OwnedFd,
+    pub socket: Detached,
     /// What was read and not served yet, the head of the request included.
     pub read_ahead: Bytes,
     /// The bind that accepted it.
     pub bind: SocketAddr,
     pub peer: Option<SocketAddr>,
+    pub tls: Option<Arc<TlsClient>>,
 }
 
 /// A request on its way to the shard of its session.
@@ -121,6 +124,7 @@ pub struct ForwardedRequest {
     pub bind: SocketAddr,
     pub local: SocketAddr,
     pub peer: Option<SocketAddr>,
+    pub tls: Option<Arc<TlsClient>>,
     pub deadline: Instant,
     pub reply: Sender<ReplyPart>,
 }

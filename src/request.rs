@@ -1,7 +1,9 @@
 //! A request as routes and policies see it, and what they decided to change. It borrows the head; it knows no socket.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use agentlane_link::tls::ClientIdentity;
 use agentlane_wire::h1::RequestHead;
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -18,12 +20,31 @@ pub struct RequestView<'a> {
     pub query: Option<&'a str>,
     pub local: SocketAddr,
     pub peer: Option<SocketAddr>,
+    /// What TLS says of the connection; `None`: it is plain.
+    pub tls: Option<&'a Arc<TlsClient>>,
+}
+
+/// What the handshake of a client's connection came to.
+#[derive(Debug)]
+pub struct TlsClient {
+    /// The listener that the client's server name chose; requests for others do not belong on the connection.
+    pub listener: String,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// Who the client is, where the listener asks for a certificate.
+    pub identity: Option<ClientIdentity>,
 }
 
 impl<'a> RequestView<'a> {
-    pub fn new(head: &'a RequestHead, local: SocketAddr, peer: Option<SocketAddr>) -> Self {
+    pub fn new(
+        head: &'a RequestHead,
+        local: SocketAddr,
+        peer: Option<SocketAddr>,
+        tls: Option<&'a Arc<TlsClient>>,
+    ) -> Self {
         let authority = head.authority();
-        RequestView { head, host: host_of(authority), authority, path: head.path(), query: head.query(), local, peer }
+        let (host, path, query) = (host_of(authority), head.path(), head.query());
+        RequestView { head, host, authority, path, query, local, peer, tls }
     }
 }
 

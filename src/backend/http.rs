@@ -1,17 +1,21 @@
-//! A plain HTTP/1.1 backend.
+//! An HTTP/1.1 backend.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use agentlane_link::tls::ClientTls;
+
 use crate::request::HeaderEdit;
 
 /// A host and port, with the addresses that control found for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// `host:port` as configured: the `Host` header where nothing else names one.
+    /// `host:port` as configured, without the port where it is that of `https`: the `Host` header where nothing else names one.
     pub authority: String,
     /// Empty while the name does not resolve.
     pub addresses: Arc<[SocketAddr]>,
+    /// How TLS is spoken to it; `None`: not at all.
+    pub tls: Option<ClientTls>,
 }
 
 impl Endpoint {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentlane_link::tls::ClientTls;
+
 use super::http::Endpoint;
 use crate::protocol::mcp::names;
 use crate::protocol::mcp::revision::Revision;
@@ -163,6 +165,14 @@ impl McpBackend {
     }
 }
 
+impl HttpTarget {
+    /// TLS by the number of its side of the handshake, which a reload keeps as long as nothing of it is changed.
+    fn fingerprint(&self) -> String {
+        let Endpoint { authority, tls, .. } = &self.endpoint;
+        format!("{authority} {} {:?} {:?}", self.path, self.request, tls.as_ref().map(ClientTls::id))
+    }
+}
+
 impl Target {
     pub fn new(
         name: String,
@@ -173,8 +183,8 @@ impl Target {
     ) -> Self {
         let server = match &kind {
             // Addresses may change under a name; the server is the same.
-            TargetKind::Http(http) => format!("http {} {} {:?}", http.endpoint.authority, http.path, http.request),
-            TargetKind::Sse(http) => format!("sse {} {} {:?}", http.endpoint.authority, http.path, http.request),
+            TargetKind::Http(http) => format!("http {}", http.fingerprint()),
+            TargetKind::Sse(http) => format!("sse {}", http.fingerprint()),
             // Spares are no session's.
             TargetKind::Stdio(stdio) => format!("stdio {:?}", StdioTarget { warm: 0, ..stdio.clone() }),
         };

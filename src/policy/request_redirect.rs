@@ -21,7 +21,7 @@ impl RequestRedirect {
 
     /// The answer that sends the client on.
     pub fn reply(&self, request: &RequestView<'_>, matched: &Matched<'_>) -> LocalReply {
-        let scheme = self.scheme.as_deref().unwrap_or("http");
+        let scheme = self.scheme.as_deref().unwrap_or(if request.tls.is_some() { "https" } else { "http" });
         let authority = match &self.authority {
             Some(authority) if *authority != AuthorityRewrite::Backend => authority.apply(request.authority),
             _ => request.authority.to_owned(),

@@ -9,7 +9,7 @@ use agentlane_link::server::Connection;
 use agentlane_runtime as runtime;
 use agentlane_runtime::{ListenOptions, Listener, Stop};
 
-use super::{Shard, connection};
+use super::{Shard, connection, handshake};
 use crate::snapshot::Snapshot;
 
 /// Connections that the kernel holds for us while we are busy.
@@ -49,10 +49,13 @@ pub fn follow(shard: &Rc<Shard>, snapshot: &Snapshot) -> Result<(), String> {
             listener
                 .serve(stop, move |stream, peer| {
                     let shard = accepting.clone();
-                    let limits = shard.active().limits.clone();
                     shard.metrics.connections_accepted.inc();
-                    let connection = Connection::new(stream, limits, &shard.drain);
-                    runtime::spawn(connection::serve(shard, connection, address, peer, true));
+                    let active = shard.active();
+                    if active.snapshot.bind(address).is_some_and(|bind| bind.secure) {
+                        return runtime::spawn(handshake::serve(shard, stream, address, peer));
+                    }
+                    let connection = Connection::new(stream, active.limits.clone(), &shard.drain);
+                    runtime::spawn(connection::serve(shard, connection, address, peer, None, true));
                 })
                 .await;
         });

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use agentlane_link::server::Connection;
@@ -21,8 +22,8 @@ use crate::limits::{MESH_DEADLINE, MESH_REPLY_DEPTH};
 use crate::mesh::{ForwardedRequest, MovedConnection, ToShard};
 use crate::policy::{Matched, Verdict};
 use crate::protocol::mcp::error;
-use crate::request::{Changes, HeaderEdits, LocalReply, RequestView};
-use crate::snapshot::Route;
+use crate::request::{Changes, HeaderEdits, LocalReply, RequestView, TlsClient};
+use crate::snapshot::{Bind, Listener, Route};
 use crate::telemetry::AccessRecord;
 
 /// What becomes of the connection after a request.
@@ -39,24 +40,43 @@ struct Client {
     bind: SocketAddr,
     local: SocketAddr,
     peer: Option<SocketAddr>,
+    /// `None`: the connection is plain.
+    tls: Option<Arc<TlsClient>>,
     /// It has served nothing yet that ties it to this shard.
     fresh: bool,
 }
 
+impl Client {
+    /// Who the client is by its certificate, for the record.
+    fn subject(&self) -> Option<&str> {
+        let identity = self.tls.as_ref()?.identity.as_ref()?;
+        Some(identity.subject.as_str()).filter(|subject| !subject.is_empty())
+    }
+}
+
 /// Serves a connection to its end.
-pub async fn serve(shard: Rc<Shard>, connection: Connection, bind: SocketAddr, peer: Option<SocketAddr>, fresh: bool) {
+pub async fn serve(
+    shard: Rc<Shard>,
+    connection: Connection,
+    bind: SocketAddr,
+    peer: Option<SocketAddr>,
+    tls: Option<Arc<TlsClient>>,
+    fresh: bool,
+) {
     shard.metrics.connections.inc();
     let local = connection.local_addr().unwrap_or(bind);
-    requests(&shard, connection, Client { bind, local, peer, fresh }).await;
+    requests(&shard, connection, Client { bind, local, peer, tls, fresh }).await;
     shard.metrics.connections.dec();
 }
 
 /// Takes a connection over that another shard sent.
 pub fn adopt(shard: &Rc<Shard>, moved: MovedConnection) {
     let limits = shard.active().limits.clone();
-    let connection = Connection::from_migrated(moved.fd, moved.read_ahead, limits, &shard.drain);
+    let connection = Connection::from_migrated(moved.socket, moved.read_ahead, limits, &shard.drain);
     match connection {
-        Ok(connection) => runtime::spawn(serve(shard.clone(), connection, moved.bind, moved.peer, false)),
+        Ok(connection) => {
+            runtime::spawn(serve(shard.clone(), connection, moved.bind, moved.peer, moved.tls, false));
+        }
         Err(error) => tracing::warn!(%error, "a moved connection could not be taken over"),
     }
 }
@@ -100,9 +120,16 @@ async fn request(
     head: &RequestHead,
     record: &mut Record,
 ) -> After {
-    let view = RequestView::new(head, client.local, client.peer);
-    let bind = active.snapshot.binds.iter().find(|bind| bind.address == client.bind);
+    let view = RequestView::new(head, client.local, client.peer, client.tls.as_ref());
+    let bind = active.snapshot.bind(client.bind);
     let listener = bind.and_then(|bind| bind.listener(view.host));
+    if bind.is_some_and(|bind| is_misdirected(bind, listener, client.tls.as_deref())) {
+        record.fault = Some(Kind::Misdirected.label());
+        shard.metrics.unrouted.inc();
+        connection.close_after();
+        let reply = LocalReply::new(Kind::Misdirected.http_status());
+        return local(connection, reply, &HeaderEdits::default(), record).await;
+    }
     let Some((route, matched)) = listener.and_then(|listener| listener.route(&view)) else {
         record.fault = Some(Kind::NoRoute.label());
         shard.metrics.unrouted.inc();
@@ -138,6 +165,15 @@ async fn request(
             // A state of its own: plain requests do not carry it.
             Box::pin(mcp_request(shard, active, connection, client, head, backend.index, changes, record)).await
         }
+    }
+}
+
+/// Whether a request does not belong on its connection (RFC 9110, 15.5.20): it names a host of another listener than the one
+/// whose handshake was made, whose rules for clients may be others; or the port speaks TLS since a reload, or no longer.
+fn is_misdirected(bind: &Bind, listener: Option<&Listener>, tls: Option<&TlsClient>) -> bool {
+    match tls {
+        None => bind.secure,
+        Some(tls) => !bind.secure || listener.is_some_and(|listener| listener.name != tls.listener),
     }
 }
 
@@ -270,6 +306,7 @@ async fn forward_to(
         bind: client.bind,
         local: client.local,
         peer: client.peer,
+        tls: client.tls.clone(),
         deadline: runtime::now() + MESH_DEADLINE,
         reply,
     };
@@ -300,8 +337,8 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     let mut record = Record::new();
     record.bytes_in = forwarded.body.len() as u64;
     let active = shard.active();
-    let view = RequestView::new(&forwarded.head, forwarded.local, forwarded.peer);
-    let bind = active.snapshot.binds.iter().find(|bind| bind.address == forwarded.bind);
+    let view = RequestView::new(&forwarded.head, forwarded.local, forwarded.peer, forwarded.tls.as_ref());
+    let bind = active.snapshot.bind(forwarded.bind);
     let route = bind.and_then(|bind| bind.listener(view.host)).and_then(|listener| listener.route(&view));
     let mut responder = Responder::mesh(forwarded.reply);
     let backend = route.as_ref().and_then(|(route, _)| {
@@ -342,9 +379,9 @@ fn request_edits(route: &Route, view: &RequestView<'_>, matched: &Matched<'_>) -
 /// Gives the connection to the shard of its session, at the boundary before this request.
 fn hand_over(shard: &Rc<Shard>, connection: Connection, client: Client, head: RequestHead, owner: usize) {
     match connection.migrate(head) {
-        Ok((fd, read_ahead)) => {
+        Ok((socket, read_ahead)) => {
             shard.metrics.connections_moved.inc();
-            let moved = MovedConnection { fd, read_ahead, bind: client.bind, peer: client.peer };
+            let moved = MovedConnection { socket, read_ahead, bind: client.bind, peer: client.peer, tls: client.tls };
             if shard.peers[owner].try_send(ToShard::Connection(Box::new(moved))).is_err() {
                 tracing::warn!(shard = owner, "a shard takes no connections: one was closed");
             }
@@ -384,6 +421,7 @@ fn refused_head(shard: &Shard, client: &Client, status: u16) {
         start: SystemTime::now(),
         shard: shard.index,
         remote: client.peer,
+        client: client.subject(),
         method: "-",
         path: "-",
         host: None,
@@ -416,6 +454,7 @@ fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, r
         start: SystemTime::now() - duration,
         shard: shard.index,
         remote: client.peer,
+        client: client.subject(),
         method: head.method_str(),
         path: head.target(),
         host: Some(head.authority()).filter(|authority| !authority.is_empty()),

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub sessions_expired: Counter,
     pub events_lost: Counter,
     pub unrouted: Counter,
+    pub handshakes_done: Counter,
+    pub handshakes_failed: Counter,
     targets: RefCell<HashMap<String, Gauge>>,
     mcp: RefCell<HashMap<(&'static str, bool), Counter>>,
 }
@@ -44,6 +46,10 @@ impl Metrics {
         let labels = [("shard", shard.as_str())];
         let counter = |name, help| registry.counter(name, help, &labels);
         let gauge = |name, help| registry.gauge(name, help, &labels);
+        let handshake = |outcome| {
+            let labels = [labels[0], ("outcome", outcome)];
+            registry.counter("agentlane_tls_handshakes_total", "TLS handshakes of clients by outcome.", &labels)
+        };
         Metrics {
             connections: gauge("agentlane_downstream_connections", "Open client connections."),
             connections_accepted: counter("agentlane_downstream_connections_total", "Accepted client connections."),
@@ -67,6 +73,8 @@ impl Metrics {
                 "agentlane_unrouted_requests_total",
                 "Requests that no route matched, or that broke HTTP.",
             ),
+            handshakes_done: handshake("ok"),
+            handshakes_failed: handshake("failed"),
             targets: RefCell::default(),
             mcp: RefCell::default(),
             shard: shard.clone(),

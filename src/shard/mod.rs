@@ -1,12 +1,13 @@
 //! The data plane of one core. A request passes these rooms, in this order, and each is a file:
 //!
-//! accept ([`accept`]) > decode, route, admit ([`connection`]) > dispatch and exchange ([`proxy`] for plain HTTP, [`mcp`]
+//! accept ([`accept`]) > handshake ([`handshake`]) > decode, route, admit ([`connection`]) > dispatch and exchange ([`proxy`] for plain HTTP, [`mcp`]
 //! for MCP, with [`upstream`]) > respond ([`responder`], [`record`]).
 //!
 //! A shard shares no mutable memory with another. What crosses cores is in [`crate::mesh`].
 
 pub mod accept;
 pub mod connection;
+pub mod handshake;
 pub mod mcp;
 pub mod metrics;
 pub mod outbox;
@@ -77,6 +78,7 @@ pub struct Shard {
     pub hub: mcp::hub::Hub,
     pub metrics: Metrics,
     pub drain: Drain,
+    handshakes: handshake::Handshakes,
     active: RefCell<Rc<Active>>,
     backends: RefCell<Backends>,
     shared_children: RefCell<HashMap<(String, String), Rc<SharedSlot>>>,
@@ -207,6 +209,7 @@ impl Shard {
             kept: Default::default(),
             next_state: ids,
             drain: Drain::new(),
+            handshakes: Default::default(),
             backends: RefCell::new(backends),
             shared_children: RefCell::default(),
             listeners: RefCell::default(),

@@ -42,7 +42,7 @@ pub async fn forward(
         body_idle: None,
         ends_by: due.map(|limit| runtime::now() + limit),
     };
-    let endpoint = shard.pool.endpoint(address);
+    let endpoint = shard.pool.endpoint(address, backend.endpoint.tls.as_ref());
     let request = |out: &mut BytesMut, framing| write_request(out, framing, view, backend, &changes);
     let response = |answer: &ResponseHead, head: &mut HeadWriter<'_>| write_response(answer, head, &changes.response);
     match agentlane_link::proxy::forward(connection, &endpoint, options, view.head.framing, request, response).await {

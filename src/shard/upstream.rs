@@ -84,7 +84,7 @@ impl Shard {
     ) -> Result<HttpAnswer, Fault> {
         let address = endpoint.address(self.ticket());
         let address = address.ok_or_else(|| Fault::new(Kind::UpstreamUnreachable, "host name does not resolve"))?;
-        let pool = self.pool.endpoint(address);
+        let pool = self.pool.endpoint(address, endpoint.tls.as_ref());
         let connection = pool.connection().await.map_err(fault)?;
         let reused = connection.is_reused();
         match attempt(connection, method, head.clone(), body.clone(), deadline, socket).await {

@@ -2,6 +2,7 @@
 //! the order in which a request meets them, and to write lists in the form in which they go onto the wire.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use regex::Regex;
 
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
+use super::tls::{TlsFault, TlsMaker};
 use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
 use crate::backend::http::{Endpoint, HttpBackend};
 use crate::backend::mcp::{
@@ -52,10 +54,45 @@ pub fn names(document: &config::Document) -> Vec<(String, u16)> {
     names
 }
 
-/// Compiles a document. Its only faults are regular expressions that were valid when they were checked.
-pub fn compile(document: &config::Document, version: u64, addresses: &Addresses) -> Result<Snapshot, regex::Error> {
-    let mut compiler = Compiler { document, addresses, routes: Vec::new(), mcp: Vec::new() };
+/// Why a valid document cannot be compiled.
+#[derive(Debug)]
+pub enum CompileFault {
+    /// A regular expression that was valid when it was checked.
+    Pattern(regex::Error),
+    Tls(TlsFault),
+}
+
+impl fmt::Display for CompileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompileFault::Pattern(error) => error.fmt(f),
+            CompileFault::Tls(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl From<regex::Error> for CompileFault {
+    fn from(error: regex::Error) -> Self {
+        CompileFault::Pattern(error)
+    }
+}
+
+impl From<TlsFault> for CompileFault {
+    fn from(fault: TlsFault) -> Self {
+        CompileFault::Tls(fault)
+    }
+}
+
+/// Compiles a document. `tls` keeps what it made for the one before.
+pub fn compile(
+    document: &config::Document,
+    version: u64,
+    addresses: &Addresses,
+    tls: &mut TlsMaker,
+) -> Result<Snapshot, CompileFault> {
+    let mut compiler = Compiler { document, addresses, tls, routes: Vec::new(), mcp: Vec::new() };
     let binds = document.binds.iter().map(|bind| compiler.bind(bind)).collect::<Result<_, _>>()?;
+    compiler.tls.tidy();
     Ok(Snapshot {
         version,
         binds,
@@ -69,20 +106,22 @@ pub fn compile(document: &config::Document, version: u64, addresses: &Addresses)
 struct Compiler<'a> {
     document: &'a config::Document,
     addresses: &'a Addresses,
+    tls: &'a mut TlsMaker,
     routes: Vec<Arc<Route>>,
     mcp: Vec<Arc<McpBackend>>,
 }
 
 impl Compiler<'_> {
-    fn bind(&mut self, bind: &config::Bind) -> Result<Arc<Bind>, regex::Error> {
+    fn bind(&mut self, bind: &config::Bind) -> Result<Arc<Bind>, CompileFault> {
         let ip = bind.address.unwrap_or_else(any_address);
         let mut listeners: Vec<Arc<Listener>> =
             bind.listeners.iter().map(|listener| self.listener(listener)).collect::<Result<_, _>>()?;
         listeners.sort_by_key(|listener| std::cmp::Reverse(listener.host.specificity()));
-        Ok(Arc::new(Bind { address: SocketAddr::new(ip, bind.port), listeners }))
+        let secure = listeners.iter().any(|listener| listener.tls.is_some());
+        Ok(Arc::new(Bind { address: SocketAddr::new(ip, bind.port), secure, listeners }))
     }
 
-    fn listener(&mut self, listener: &config::Listener) -> Result<Arc<Listener>, regex::Error> {
+    fn listener(&mut self, listener: &config::Listener) -> Result<Arc<Listener>, CompileFault> {
         let mut rules = Vec::new();
         for route in &listener.routes {
             let compiled = self.route(listener, route)?;
@@ -97,10 +136,11 @@ impl Compiler<'_> {
             let host = rule.hosts.iter().map(HostPattern::specificity).max().unwrap_or_default();
             (std::cmp::Reverse(host), rule.matches.precedence())
         });
-        Ok(Arc::new(Listener { name: listener.name.clone(), host: host(&listener.hostname), rules }))
+        let tls = listener.tls.as_ref().map(|tls| self.tls.server(&listener.name, tls)).transpose()?;
+        Ok(Arc::new(Listener { name: listener.name.clone(), host: host(&listener.hostname), tls, rules }))
     }
 
-    fn route(&mut self, listener: &config::Listener, route: &config::Route) -> Result<Arc<Route>, regex::Error> {
+    fn route(&mut self, listener: &config::Listener, route: &config::Route) -> Result<Arc<Route>, CompileFault> {
         let policies = &route.policies;
         let timeouts = policies.timeout.as_ref();
         let timeouts = Timeouts {
@@ -109,9 +149,9 @@ impl Compiler<'_> {
         };
         let backends = route.backends.iter().map(|reference| {
             let redirect = reference.policies.redirect.as_ref().map(redirect);
-            (RouteBackend { backend: self.backend(reference, timeouts), redirect }, reference.weight)
+            Ok((RouteBackend { backend: self.backend(reference, timeouts)?, redirect }, reference.weight))
         });
-        let backends = backends.collect();
+        let backends = backends.collect::<Result<_, CompileFault>>()?;
         let compiled = Arc::new(Route {
             index: self.routes.len(),
             name: route.name.clone(),
@@ -124,27 +164,35 @@ impl Compiler<'_> {
         Ok(compiled)
     }
 
-    fn backend(&mut self, reference: &config::RouteBackend, timeouts: Timeouts) -> Backend {
+    fn backend(&mut self, reference: &config::RouteBackend, timeouts: Timeouts) -> Result<Backend, CompileFault> {
         let backend = self.document.backend(reference.backend);
         let request = edits(reference.policies.request_headers.as_ref());
         let response = edits(reference.policies.response_headers.as_ref());
-        match &backend.kind {
+        let tls = reference.policies.tls.as_ref();
+        Ok(match &backend.kind {
             config::BackendKind::Http(host_port) => Backend::Http(Arc::new(HttpBackend {
-                endpoint: self.endpoint(&host_port.host, host_port.port),
+                endpoint: self.endpoint(&host_port.host, host_port.port, tls)?,
                 request,
                 response,
             })),
             config::BackendKind::Mcp(mcp) => {
-                let compiled = Arc::new(self.mcp(&backend.name, mcp, timeouts));
+                let compiled = Arc::new(self.mcp(&backend.name, mcp, tls, timeouts)?);
                 self.mcp.push(compiled.clone());
                 Backend::Mcp(compiled)
             }
-        }
+        })
     }
 
-    fn mcp(&self, name: &str, mcp: &config::Mcp, timeouts: Timeouts) -> McpBackend {
-        let targets: Vec<Arc<Target>> = mcp.targets.iter().map(|target| Arc::new(self.target(target))).collect();
-        McpBackend {
+    fn mcp(
+        &mut self,
+        name: &str,
+        mcp: &config::Mcp,
+        tls: Option<&config::BackendTls>,
+        timeouts: Timeouts,
+    ) -> Result<McpBackend, CompileFault> {
+        let targets = mcp.targets.iter().map(|target| self.target(target, tls).map(Arc::new));
+        let targets: Vec<Arc<Target>> = targets.collect::<Result<_, _>>()?;
+        Ok(McpBackend {
             key: name.to_owned(),
             index: self.mcp.len(),
             prefixed: match mcp.prefix {
@@ -164,13 +212,13 @@ impl Compiler<'_> {
             name_length: mcp.name_length as usize,
             rebinding_protection: mcp.dns_rebinding_protection,
             call_timeout: timeouts.backend.or(timeouts.request),
-        }
+        })
     }
 
-    fn target(&self, target: &config::Target) -> Target {
+    fn target(&mut self, target: &config::Target, tls: Option<&config::BackendTls>) -> Result<Target, CompileFault> {
         let kind = match &target.transport {
-            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http)),
-            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http)),
+            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http, tls)?),
+            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http, tls)?),
             config::Transport::Stdio(stdio) => TargetKind::Stdio(StdioTarget {
                 command: stdio.cmd.clone(),
                 args: stdio.args.clone(),
@@ -211,21 +259,35 @@ impl Compiler<'_> {
             Some(config::SessionLoss::Reopen) => SessionLoss::Reopen,
             Some(config::SessionLoss::End) => SessionLoss::End,
         };
-        Target::new(target.name.clone(), kind, protocol, lists, session_loss)
+        Ok(Target::new(target.name.clone(), kind, protocol, lists, session_loss))
     }
 
-    fn http_target(&self, target: &config::Target, http: &config::HttpTarget) -> HttpTarget {
-        HttpTarget {
-            endpoint: self.endpoint(&http.host, http.port),
+    fn http_target(
+        &mut self,
+        target: &config::Target,
+        http: &config::HttpTarget,
+        tls: Option<&config::BackendTls>,
+    ) -> Result<HttpTarget, CompileFault> {
+        let by_url = config::BackendTls::default();
+        let tls = target.policies.tls.as_ref().or(tls).or(http.secure.then_some(&by_url));
+        Ok(HttpTarget {
+            endpoint: self.endpoint(&http.host, http.port, tls)?,
             path: http.path.clone(),
             request: edits(target.policies.request_headers.as_ref()),
-        }
+        })
     }
 
-    fn endpoint(&self, host: &str, port: u16) -> Endpoint {
+    fn endpoint(&mut self, host: &str, port: u16, tls: Option<&config::BackendTls>) -> Result<Endpoint, CompileFault> {
         let addresses = self.addresses.get(&(host.to_owned(), port)).cloned().unwrap_or_else(|| Arc::from([]));
-        let authority = config::HostPort { host: host.to_owned(), port }.to_string();
-        Endpoint { authority, addresses }
+        let mut authority = config::HostPort { host: host.to_owned(), port }.to_string();
+        // Hosts on the public side of proxies know themselves without the usual port (RFC 9110, 4.2.2).
+        if tls.is_some()
+            && let Some(bare) = authority.strip_suffix(":443")
+        {
+            authority.truncate(bare.len());
+        }
+        let tls = tls.map(|tls| self.tls.client(host, tls)).transpose()?;
+        Ok(Endpoint { authority, addresses, tls })
     }
 }
 

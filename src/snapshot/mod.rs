@@ -2,12 +2,14 @@
 
 pub mod compile;
 pub mod matching;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agentlane_link::server::ServerLimits;
+use agentlane_link::tls::ServerTls;
 
 use crate::backend::mcp::McpBackend;
 use crate::backend::{Backend, Weighted};
@@ -29,10 +31,18 @@ pub struct Snapshot {
     pub body_bytes: u64,
 }
 
+impl Snapshot {
+    pub fn bind(&self, address: SocketAddr) -> Option<&Bind> {
+        self.binds.iter().find(|bind| bind.address == address).map(AsRef::as_ref)
+    }
+}
+
 /// One address with the listeners on it.
 #[derive(Debug)]
 pub struct Bind {
     pub address: SocketAddr,
+    /// TLS is spoken on it, by every listener.
+    pub secure: bool,
     /// The most specific host first.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -41,6 +51,8 @@ pub struct Bind {
 pub struct Listener {
     pub name: String,
     pub host: HostPattern,
+    /// There exactly on a secure bind.
+    pub tls: Option<ServerTls>,
     /// In the order in which they are tried.
     pub rules: Vec<Rule>,
 }

@@ -28,6 +28,8 @@ pub struct AccessRecord<'a> {
     pub start: SystemTime,
     pub shard: usize,
     pub remote: Option<SocketAddr>,
+    /// The subject of the client's certificate, where one was verified.
+    pub client: Option<&'a str>,
     pub method: &'a str,
     /// The target as received; the query is cut off unless [`AccessOptions::query`] is set.
     pub path: &'a str,
@@ -147,6 +149,7 @@ impl AccessLog {
             let _ = io::Write::write_fmt(out, format_args!("{remote}"));
             L::quote(out);
         }
+        L::optional("client", record.client, out);
         L::string("method", record.method, out);
         L::string("path", path, out);
         L::optional("host", record.host, out);

@@ -27,18 +27,19 @@ pub fn message_endpoint(path: &str, query: Option<&str>, id: &str) -> String {
     }
 }
 
-/// Path and query that a server's `endpoint` event names; `authority` and `stream` (path and query) are those of its stream.
+/// Path and query that a server's `endpoint` event names; `authority` and `stream` (path and query) are those of its stream,
+/// `secure` whether that is spoken over TLS.
 /// RFC 3986, section 5.2. Another origin is refused: messages carry what was meant for this server.
-pub fn resolve(authority: &str, stream: &str, event: &[u8]) -> Result<String, &'static str> {
+pub fn resolve(secure: bool, authority: &str, stream: &str, event: &[u8]) -> Result<String, &'static str> {
     let text = std::str::from_utf8(event).unwrap_or_default().trim();
     if text.is_empty() || text.len() > ENDPOINT_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("endpoint is no URI");
     }
     let text = text.split('#').next().unwrap_or_default();
     let stream_path = stream.split('?').next().unwrap_or_default();
-    if let Some(rest) = after_scheme(text)? {
+    if let Some(rest) = after_scheme(secure, text)? {
         let (named, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        if !same_authority(named, authority) {
+        if !same_authority(secure, named, authority) {
             return Err("endpoint is of another origin");
         }
         return Ok(without_dots(target));
@@ -54,8 +55,8 @@ pub fn resolve(authority: &str, stream: &str, event: &[u8]) -> Result<String, &'
     })
 }
 
-/// What follows `http://`, or `//`; `None` for a reference without an authority.
-fn after_scheme(text: &str) -> Result<Option<&str>, &'static str> {
+/// What follows the stream's own scheme, or `//`; `None` for a reference without an authority.
+fn after_scheme(secure: bool, text: &str) -> Result<Option<&str>, &'static str> {
     if let Some(rest) = text.strip_prefix("//") {
         return Ok(Some(rest));
     }
@@ -64,13 +65,14 @@ fn after_scheme(text: &str) -> Result<Option<&str>, &'static str> {
         return Ok(None);
     }
     match rest.strip_prefix("//") {
-        Some(rest) if scheme.eq_ignore_ascii_case("http") => Ok(Some(rest)),
+        Some(rest) if scheme.eq_ignore_ascii_case(if secure { "https" } else { "http" }) => Ok(Some(rest)),
         _ => Err("endpoint is of another origin"),
     }
 }
 
-fn same_authority(one: &str, other: &str) -> bool {
-    let bare = |authority: &str| authority.strip_suffix(":80").unwrap_or(authority).to_ascii_lowercase();
+fn same_authority(secure: bool, one: &str, other: &str) -> bool {
+    let usual = if secure { ":443" } else { ":80" };
+    let bare = |authority: &str| authority.strip_suffix(usual).unwrap_or(authority).to_ascii_lowercase();
     bare(one) == bare(other)
 }
 
@@ -115,9 +117,15 @@ mod tests {
             ("/m?url=http://b.example", "/m?url=http://b.example"),
         ];
         for (event, expected) in cases {
-            assert_eq!(resolve("host.example", "/a/sse?k=v", event.as_bytes()).as_deref(), Ok(expected), "{event}");
+            assert_eq!(
+                resolve(false, "host.example", "/a/sse?k=v", event.as_bytes()).as_deref(),
+                Ok(expected),
+                "{event}"
+            );
         }
-        assert_eq!(resolve("h:8080", "/sse", b"http://h:8080/m").as_deref(), Ok("/m"));
+        assert_eq!(resolve(false, "h:8080", "/sse", b"http://h:8080/m").as_deref(), Ok("/m"));
+        assert_eq!(resolve(true, "h", "/sse", b"https://h:443/m").as_deref(), Ok("/m"));
+        assert!(resolve(true, "h", "/sse", b"http://h/m").is_err());
     }
 
     #[test]
@@ -138,9 +146,9 @@ mod tests {
             &long,
         ];
         for event in cases {
-            assert!(resolve("host.example", "/sse", event.as_bytes()).is_err(), "{event}");
+            assert!(resolve(false, "host.example", "/sse", event.as_bytes()).is_err(), "{event}");
         }
-        assert!(resolve("host.example", "/sse", b"\xff").is_err());
+        assert!(resolve(false, "host.example", "/sse", b"\xff").is_err());
     }
 
     #[test]

@@ -204,7 +204,8 @@ async fn first_event(events: &mut Events, target: &HttpTarget, deadline: Instant
         return Err(other("target's stream names no endpoint"));
     }
     let named = event.data.unwrap_or_default();
-    sse2024::resolve(&target.endpoint.authority, &target.path, &named).map_err(|reason| {
+    let secure = target.endpoint.tls.is_some();
+    sse2024::resolve(secure, &target.endpoint.authority, &target.path, &named).map_err(|reason| {
         let fault = Fault::new(Kind::UpstreamBroken, reason).with(String::from_utf8_lossy(&named));
         NoStream::OtherTransport(fault)
     })

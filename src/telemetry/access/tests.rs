@@ -8,6 +8,7 @@ fn record() -> AccessRecord<'static> {
         start: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
         shard: 3,
         remote: Some("[::1]:5000".parse().expect("an address")),
+        client: None,
         method: "POST",
         path: "/mcp?token=secret",
         host: Some("evil\"\n\u{1b}[0m"),

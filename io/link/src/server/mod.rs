@@ -188,6 +188,11 @@ impl Connection {
         self.reader.closed().await;
     }
 
+    /// From now on answers say that the connection ends.
+    pub fn close_after(&mut self) {
+        self.writer.close_after();
+    }
+
     /// Whether a response has been begun for the current request.
     pub fn has_responded(&self) -> bool {
         !self.writer.is_awaited()

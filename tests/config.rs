@@ -13,6 +13,7 @@ use support::config::{mcp, one_listener, to_backend};
 use support::gateway::{BINARY, Folder, Gateway, Setup, local, run};
 use support::mcp_client::{McpClient, each};
 use support::mcp_server::McpServer;
+use support::tls::Authority;
 use support::upstream::{Upstream, reply};
 use support::wire::{Peer, request};
 use support::{PATIENCE, children_of, eventually, free_port, resident_kib};
@@ -126,6 +127,17 @@ const ENVIRONMENT: [(&str, &str); 8] = [
     ("PROTECT", "true"),
 ];
 
+/// The files that the example with TLS names.
+fn certificates() -> Authority {
+    let authority = Authority::new();
+    for name in ["agents", "ops", "gateway"] {
+        let (cert, key) = authority.sign(&["example.com"], 2100);
+        std::fs::write(authority.folder().join(format!("{name}.pem")), cert).expect("a file");
+        std::fs::write(authority.folder().join(format!("{name}.key")), key).expect("a file");
+    }
+    authority
+}
+
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
     let files = std::fs::read_dir(folder).expect("config/examples").map(|entry| entry.expect("an entry").path());
@@ -137,8 +149,11 @@ fn examples() -> Vec<PathBuf> {
 
 #[test]
 fn every_example_is_valid_and_starts() {
+    let authority = certificates();
+    let certs = authority.folder().to_str().expect("a path in UTF-8");
+    let environment = [&ENVIRONMENT[..], &[("CERTS", certs)]].concat();
     for example in examples() {
-        let ended = run(&["check", example.to_str().expect("a path in UTF-8")], &ENVIRONMENT);
+        let ended = run(&["check", example.to_str().expect("a path in UTF-8")], &environment);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", example.display());
         // On ports and in folders of this test's own; nothing else changes.
         let mut text = std::fs::read_to_string(&example).expect("an example");
@@ -158,7 +173,7 @@ fn every_example_is_valid_and_starts() {
         let setup = Setup::new(&text).args(&["--shards", "1"]);
         let folder = setup.folder().to_str().expect("a path in UTF-8").to_owned();
         let setup =
-            ENVIRONMENT.iter().fold(setup, |setup, (name, value)| setup.env(name, *value)).env("LOG_FOLDER", folder);
+            environment.iter().fold(setup, |setup, (name, value)| setup.env(name, *value)).env("LOG_FOLDER", folder);
         // The spares of an example would be started at once, and fetched from a registry.
         let gateway = setup.env("PATH", "/nonexistent").start();
         let first = ports.first().unwrap_or_else(|| panic!("{}: no port", example.display()));

@@ -13,6 +13,7 @@ pub mod modern_server;
 pub mod sse_client;
 pub mod sse_server;
 pub mod stdio_server;
+pub mod tls;
 pub mod upstream;
 pub mod wire;
 

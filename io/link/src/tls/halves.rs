@@ -3,10 +3,11 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use agentlane_runtime::{Parts, ReadHalf, Stream, WriteHalf};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::Session;
 use crate::buffer;
@@ -25,15 +26,13 @@ pub(crate) struct TlsRead {
 pub(crate) struct TlsWrite {
     pub(crate) half: WriteHalf,
     session: Shared,
-    /// Records are on their way; when the write is dropped, nobody knows how many have gone.
-    sending: bool,
 }
 
 /// Both directions of a connection whose handshake is done.
 pub(crate) fn split(stream: Stream, session: Box<Session>) -> (TlsRead, TlsWrite) {
     let (read, write) = stream.into_split();
     let session = Rc::new(RefCell::new(*session));
-    (TlsRead { half: read, session: session.clone() }, TlsWrite { half: write, session, sending: false })
+    (TlsRead { half: read, session: session.clone() }, TlsWrite { half: write, session })
 }
 
 impl TlsRead {
@@ -70,7 +69,15 @@ impl TlsRead {
                 0 => out = buffer::take(raw),
                 _ => out.reserve(raw),
             }
-            self.session.borrow_mut().open(&sealed, &mut out);
+            {
+                let mut session = self.session.borrow_mut();
+                let asked = session.has_output();
+                session.open(&sealed, &mut out);
+                // What waited before (the tickets of a handshake) goes with the next write.
+                if !asked {
+                    send_output(&mut session, &self.half);
+                }
+            }
             buffer::give(sealed);
             let count = out.len() - start;
             // Otherwise nothing has come but the protocol's own messages, or a failure.
@@ -108,7 +115,7 @@ impl TlsRead {
                 other => return other,
             }
             match recv_now(&self.half, &mut sealed) {
-                Ok(count @ 1..) if session.hold(&sealed[..count]).is_ok() => {}
+                Ok(count @ 1..) if session.hold(&sealed[..count]).is_ok() => send_output(&mut session, &self.half),
                 _ => return Peek::Ended,
             }
         }
@@ -156,22 +163,32 @@ impl TlsWrite {
 
     /// The same without waiting, if the socket takes it now: for a connection that is dropped.
     pub(crate) fn close_now(&mut self) {
-        // Behind half a record an alert would be noise.
-        if self.sending {
-            return;
-        }
         let mut session = self.session.borrow_mut();
         session.close();
-        if let Ok(alert) = session.output() {
-            // A peer that does not read, or has left, needs no goodbye.
-            let _ = send_now(&self.half, &alert);
-        }
+        send_output(&mut session, &self.half);
     }
 
     async fn send(&mut self, records: Bytes) -> io::Result<()> {
-        self.sending = true;
+        self.session.borrow_mut().set_sending(true);
         self.half.send(records).await?;
-        self.sending = false;
+        self.session.borrow_mut().set_sending(false);
         Ok(())
     }
+}
+
+/// Sends what this side has to say by itself (an alert, the answer to a change of keys) without waiting: nobody may write for
+/// long. What the socket does not take goes with the next write; so does all of it while a write is on its way, behind half
+/// of whose records it would be noise.
+fn send_output(session: &mut Session, socket: &impl AsRawFd) {
+    if session.is_sending() || !session.has_output() {
+        return;
+    }
+    let Ok(mut output) = session.output() else { return };
+    match send_now(socket, &output) {
+        Ok(count) => output.advance(count.min(output.len())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        // A socket that has failed tells whoever uses it next.
+        Err(_) => output.clear(),
+    }
+    session.put_back(output);
 }

@@ -19,11 +19,15 @@ pub(crate) struct Session {
     closed: bool,
     /// What broke the connection behind plaintext that was good and goes first.
     failed: Option<rustls::Error>,
+    /// Records that the socket did not take; they go first.
+    unsent: Bytes,
+    /// Records are on their way; when that write is dropped, nobody knows how many have gone.
+    sending: bool,
 }
 
 impl Session {
     pub(crate) fn new(tls: Connection) -> Self {
-        Session { tls, ready: 0, closed: false, failed: None }
+        Session { tls, ready: 0, closed: false, failed: None, unsent: Bytes::new(), sending: false }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -125,7 +129,7 @@ impl Session {
         } else {
             0
         };
-        if taken == 0 && total > 0 && !self.tls.wants_write() {
+        if taken == 0 && total > 0 && !self.has_output() {
             return Err(io::ErrorKind::WriteZero.into());
         }
         advance(parts, taken);
@@ -134,16 +138,37 @@ impl Session {
 
     /// The bytes that this side wants to send by itself: flights of the handshake, alerts, tickets.
     pub(crate) fn output(&mut self) -> io::Result<Bytes> {
+        let unsent = std::mem::take(&mut self.unsent);
         if !self.tls.wants_write() {
-            return Ok(Bytes::new());
+            return Ok(unsent);
         }
         buffer::encode(|out| {
             let start = out.len();
+            out.extend_from_slice(&unsent);
             while self.tls.wants_write() {
                 self.tls.write_tls(&mut Append(out))?;
             }
             Ok(out.len() - start)
         })
+    }
+
+    /// Whether this side has something to send by itself.
+    pub(crate) fn has_output(&self) -> bool {
+        self.tls.wants_write() || !self.unsent.is_empty()
+    }
+
+    /// Takes back the end of an output that the socket did not take.
+    pub(crate) fn put_back(&mut self, unsent: Bytes) {
+        self.unsent = unsent;
+    }
+
+    /// Notes that an output is on its way, or has gone.
+    pub(crate) fn set_sending(&mut self, sending: bool) {
+        self.sending = sending;
+    }
+
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending
     }
 
     /// Says that nothing follows; the alert goes out with [`Session::output`]. Nothing once an alert was sent.

@@ -435,10 +435,9 @@ fn a_signal_ends_it_like_the_end_of_its_input() {
 
 #[test]
 fn wrong_command_lines_say_what_is_wrong() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["connect", "--protocol", "1999-12-31", "http://a"], "auto"),
         (&["connect"], "required"),
-        (&["connect", "https://a/mcp"], "known, but not built"),
         (&["connect", "nonsense://a"], "URL"),
         (&["connect", "--header", "nonsense", "http://a"], "Name: value"),
         (&["connect", "--header", "a b: c", "http://a"], "header"),

@@ -11,11 +11,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Plan, Shards, lines};
 use crate::control::RESOLVE_EVERY;
-use crate::control::source;
+use crate::control::{roots, source};
 use crate::limits::{CONNECT_LINES, CONNECT_STOP_TIME, MESH_DEPTH};
 use crate::mesh::{LocalClient, Peers, ToShard};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, Addresses};
+use crate::snapshot::tls::TlsMaker;
 use crate::telemetry::{LogFormat, Registry, logging};
 
 /// What the command line says.
@@ -77,7 +78,8 @@ async fn serve(document: config::Document) -> Result<(), Failure> {
         spin: std::time::Duration::ZERO,
     };
     let addresses = source::resolve(&document, &Addresses::default()).await;
-    let snapshot = snapshot(&document, 1, &addresses)?;
+    let mut tls = TlsMaker::new(roots::of_system);
+    let snapshot = snapshot(&document, 1, &addresses, &mut tls)?;
     // Nobody asks for children; the other end stays so that nobody learns otherwise.
     let (to_control, _requests) = channel::bounded(MESH_DEPTH);
     let mut shards = Shards::start(&plan, &document, &snapshot, &Registry::new(), None, &to_control)?;
@@ -92,7 +94,7 @@ async fn serve(document: config::Document) -> Result<(), Failure> {
     told.map_err(|_| Failure::Broken("the shard takes no client".to_owned()))?;
     lines::read(lines).map_err(no_thread)?;
     let written = lines::write(messages).map_err(no_thread)?;
-    attend(&document, addresses, &shards.peers, &stop, &end).await?;
+    attend(&document, addresses, tls, &shards.peers, &stop, &end).await?;
     // The answers are out before the process ends, unless nobody takes them.
     let _ = tokio::time::timeout(CONNECT_STOP_TIME, written.recv()).await;
     let _ = shards.peers[0].try_send(ToShard::Stop);
@@ -108,6 +110,7 @@ fn no_thread(error: std::io::Error) -> Failure {
 async fn attend(
     document: &config::Document,
     mut addresses: Addresses,
+    mut tls: TlsMaker,
     peers: &Peers,
     stop: &Sender<()>,
     end: &Receiver<()>,
@@ -128,7 +131,7 @@ async fn attend(
                 if found != addresses {
                     version += 1;
                     let (done, _outcome) = channel::bounded(1);
-                    let publish = ToShard::Publish { snapshot: snapshot(document, version, &found)?, done };
+                    let publish = ToShard::Publish { snapshot: snapshot(document, version, &found, &mut tls)?, done };
                     let _ = peers[0].try_send(publish);
                     addresses = found;
                 }
@@ -143,9 +146,14 @@ async fn attend(
 }
 
 /// The document compiled, without anything to listen at.
-fn snapshot(document: &config::Document, version: u64, addresses: &Addresses) -> Result<Arc<Snapshot>, Failure> {
+fn snapshot(
+    document: &config::Document,
+    version: u64,
+    addresses: &Addresses,
+    tls: &mut TlsMaker,
+) -> Result<Arc<Snapshot>, Failure> {
     let compiled =
-        compile::compile(document, version, addresses).map_err(|error| Failure::Broken(error.to_string()))?;
+        compile::compile(document, version, addresses, tls).map_err(|error| Failure::Broken(error.to_string()))?;
     Ok(Arc::new(Snapshot { binds: Vec::new(), ..compiled }))
 }
 
@@ -173,7 +181,7 @@ mod tests {
         let pinned =
             Remote { url: "http://a".to_owned(), protocol: Some("1999-12-31".to_owned()), ..Remote::default() };
         assert!(pinned.document().unwrap_err().contains("modern"));
-        assert!(of("https://a/mcp", &[]).unwrap_err().contains("known, but not built"));
+        assert!(of("https://a/mcp", &[]).is_ok());
         assert!(of("ftp://a", &[]).unwrap_err().contains("a URL"));
         assert!(of("http://a", &[("host", "b")]).is_err());
         assert!(of("http://a", &[("a b", "c")]).is_err());

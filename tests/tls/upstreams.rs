@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::support::config::{mcp, one_listener};
-use crate::support::gateway::{Gateway, Setup, local};
-use crate::support::mcp_client::{McpClient, initialize};
+use crate::support::gateway::{BINARY, Gateway, Setup, local};
+use crate::support::mcp_client::{McpClient, initialize, message};
 use crate::support::mcp_server::McpServer;
 use crate::support::tls::{Authority, Pair, front};
 use crate::support::upstream::{Upstream, reply};
@@ -159,4 +159,22 @@ fn sessions_stay_over_a_reload_and_begin_anew_when_the_trust_changes() {
     gateway.reload(&config(json!({ "insecure": true }), 101));
     client.call("echo", json!({}));
     assert_eq!(server.sessions(), 2, "another trust is another target");
+}
+
+#[test]
+fn connect_speaks_tls_to_its_remote() {
+    let (authority, foreign) = (Authority::new(), Authority::new());
+    let server = McpServer::good("web");
+    let remote = front(server.address, &authority.issue(&["127.0.0.1"]), None);
+    let url = format!("https://{remote}/mcp");
+    let ask = |root: std::path::PathBuf| {
+        let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
+        let line = message(1, "initialize", params) + "\n";
+        let root = format!("SSL_CERT_FILE={}", root.display());
+        crate::run("env", &[&root, BINARY, "connect", &url], &line)
+    };
+    let said = ask(authority.root());
+    assert!(said.stdout.contains("\"serverInfo\""), "{said:?}");
+    let said = ask(foreign.root());
+    assert!(said.stdout.contains("\"error\"") && said.stderr.contains("issued by nobody that is trusted"), "{said:?}");
 }

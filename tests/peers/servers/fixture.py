@@ -244,6 +244,14 @@ SERVER = Fixture(
 )
 
 
+async def initialized(ctx, _):
+    """A session that only listens makes no request ever."""
+    session(ctx)
+
+
+SERVER.add_notification_handler("notifications/initialized", types.NotificationParams, initialized)
+
+
 class OneEra:
     """Refuses whatever belongs to the other era, as a server would that does not know it."""
 

@@ -26,7 +26,7 @@ ASKED = {
     "sampling/createMessage": (types.CreateMessageRequest, types.CreateMessageResultWithTools),
     "roots/list": (types.ListRootsRequest, types.ListRootsResult),
 }
-SESSIONS = offer.Sessions()
+SESSIONS = offer.Sessions()  # by the identity of the SDK's object, which `channel` keeps alive
 
 
 class Fixture(Server):
@@ -38,16 +38,18 @@ class Fixture(Server):
         options.capabilities.resources.subscribe = True
         return options
 
+    async def _handle_message(self, message, session, *more, **options):
+        """Sees sessions that only listen too: their first message is `initialized`."""
+        SESSIONS[id(session)].channel = session
+        await super()._handle_message(message, session, *more, **options)
+
 
 SERVER = Fixture("fixture-py1", version="1.0.0", instructions=offer.INSTRUCTIONS)
 
 
 def session() -> offer.Session:
     """That of the request being handled."""
-    context = SERVER.request_context
-    mine = SESSIONS[context.request.headers.get("mcp-session-id", "") if context.request else "stdio"]
-    mine.channel = context.session
-    return mine
+    return SESSIONS[id(SERVER.request_context.session)]
 
 
 def dumped(model) -> dict:
@@ -167,7 +169,6 @@ HANDLERS = [
 
 def install(request, result, handler):
     async def handle(message):
-        session()
         try:
             return types.ServerResult(result.model_validate(await handler(message.params)))
         except offer.Refusal as refusal:

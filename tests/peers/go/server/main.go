@@ -126,6 +126,12 @@ func (p *peer) handler() http.Handler {
 		without := version >= modern && *era != "legacy" || *era == "modern"
 		if *era == "legacy" && version >= modern {
 			http.Error(w, `{"jsonrpc":"2.0","error":{"code":-32000,"message":"unsupported protocol version"}}`, http.StatusBadRequest)
+		} else if *era == "modern" && version < modern && r.Method == http.MethodPost {
+			// The SDK answers `initialize` with a revision that it then refuses to speak.
+			data := fmt.Sprintf(`{"supported":[%q],"requested":%q}`, modern, version)
+			refused := `{"jsonrpc":"2.0","error":{"code":-32022,"message":"unsupported protocol version","data":` + data + `}}`
+			w.Header().Set("Content-Type", "application/json")
+			http.Error(w, refused, http.StatusBadRequest)
 		} else if without {
 			single.ServeHTTP(w, r)
 		} else {

@@ -76,6 +76,8 @@ enum Progress {
     /// The client left, or was sent away; the target still works.
     Detached {
         stream: u32,
+        /// Milliseconds that the target wants to be left alone before it is asked again.
+        retry: Option<u64>,
     },
 }
 
@@ -104,7 +106,7 @@ pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) ->
     }
     let mut last_event_id = None;
     let mut sink = Sink { call: call.clone(), responder: Some(responder), stream: None };
-    let progress = Box::pin(run(&mut sink, &mut answer, &mut last_event_id)).await;
+    let progress = Box::pin(run(&mut sink, &mut answer, &mut last_event_id, None)).await;
     if !matches!(progress, Ok(Progress::Detached { .. })) {
         call.socket.set(None);
     }
@@ -121,8 +123,8 @@ pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) ->
             answer.finish().await;
             Ok(Served::Done)
         }
-        Progress::Detached { stream } => {
-            runtime::spawn(detached(call, answer, last_event_id, stream));
+        Progress::Detached { stream, retry } => {
+            runtime::spawn(detached(call, answer, last_event_id, stream, retry));
             Ok(Served::Detached)
         }
     }
@@ -150,9 +152,9 @@ pub async fn pass(http: &mut crate::shard::upstream::HttpAnswer, responder: &mut
 }
 
 /// Goes on for a client that left: what comes is kept for its return.
-async fn detached(call: Call, mut answer: Answer, mut last_event_id: Option<Bytes>, stream: u32) {
+async fn detached(call: Call, mut answer: Answer, mut last_event_id: Option<Bytes>, stream: u32, retry: Option<u64>) {
     let mut sink = Sink { call: call.clone(), responder: None, stream: Some((stream, Claim::absent(stream))) };
-    if let Err(fault) = run(&mut sink, &mut answer, &mut last_event_id).await {
+    if let Err(fault) = run(&mut sink, &mut answer, &mut last_event_id, retry).await {
         let response = failure(&call, &fault);
         let _ = sink.last(response).await;
     }
@@ -165,8 +167,8 @@ async fn run(
     sink: &mut Sink<'_, '_>,
     answer: &mut Answer,
     last_event_id: &mut Option<Bytes>,
+    mut retry: Option<u64>,
 ) -> Result<Progress, Fault> {
-    let mut retry = None;
     let mut resumed = 0;
     let mut rounds = 0;
     let mut repeated = false;
@@ -192,7 +194,7 @@ async fn run(
                 resumed += 1;
                 drop(outcome);
                 if let Some(stream) = sink.send_away(retry).await {
-                    return Ok(Progress::Detached { stream });
+                    return Ok(Progress::Detached { stream, retry });
                 }
                 sink.call.socket.set(None);
                 *answer = resume(&sink.call, last_event_id.as_ref(), retry, resumed).await?;
@@ -253,7 +255,7 @@ async fn run(
             }
         }
         if let Some(stream) = sink.left() {
-            return Ok(Progress::Detached { stream });
+            return Ok(Progress::Detached { stream, retry });
         }
     }
 }

@@ -58,9 +58,18 @@ pub fn of_legacy(
             let complete = complete(&message, result, envelope.answer_id(), id, hints, server_info);
             Answer::ok(complete.unwrap_or(message))
         }
+        (None, Some(_)) if method == Method::Other && is_refusal(&message, envelope) => {
+            Answer { status: 404, body: error::error_response(Some(id), -32601, "method not found") }
+        }
         (None, Some(_)) => of_error(&message, envelope, id),
         (None, None) => Answer::ok(message),
     }
+}
+
+/// An error by which servers with sessions refuse a method that they do not know, when they do not say so.
+fn is_refusal(message: &[u8], envelope: &Envelope) -> bool {
+    let code = envelope.error.and_then(|fault| json::get(message, fault, "code").ok().flatten());
+    matches!(code.and_then(|code| code.of(message)), Some(b"-32600" | b"-32602"))
 }
 
 /// A result text of our own, completed.

@@ -71,7 +71,8 @@ impl Asked {
         let kind = Kind::of(message, envelope)?;
         let id = json::as_u64(message, envelope.answer_id()?)?;
         let params = envelope.params.map(|params| embedded(message, params)).transpose().ok()?;
-        let params = params.filter(|params| kind != Kind::Roots || params != "{}");
+        // Some clients read parameters whatever the method.
+        let params = params.or_else(|| (kind == Kind::Roots).then(|| Bytes::from_static(b"{}")));
         let request = request(message, envelope, params.as_ref())?;
         Some(Asked { id: Some(id), key: format!("request-{id}"), kind, request })
     }
@@ -225,15 +226,12 @@ mod tests {
             ),
             ("sampling/createMessage", json!({ "messages": [] }), Kind::Sampling, json!({ "messages": [] })),
             ("sampling/createMessage", json!({ "tools": [] }), Kind::SamplingTools, json!({ "tools": [] })),
-            ("roots/list", json!({ "_meta": { "progressToken": 1 } }), Kind::Roots, Value::Null),
-            ("roots/list", Value::Null, Kind::Roots, Value::Null),
+            ("roots/list", json!({ "_meta": { "progressToken": 1 } }), Kind::Roots, json!({})),
+            ("roots/list", Value::Null, Kind::Roots, json!({})),
         ];
         for (method, params, kind, expected) in cases {
             let asked = asked(method, params).expect(method);
-            let mut request = json!({ "method": method });
-            if !expected.is_null() {
-                request["params"] = expected;
-            }
+            let request = json!({ "method": method, "params": expected });
             assert_eq!((asked.kind, asked.key.as_str()), (kind, "request-7"));
             assert_eq!(serde_json::from_slice::<Value>(&asked.request).unwrap(), request);
         }
@@ -263,7 +261,7 @@ mod tests {
         let asked = [asked("roots/list", Value::Null).unwrap(), asked("elicitation/create", json!({})).unwrap()];
         let result: Value = serde_json::from_slice(&input_required(b"\"x\"", &asked[..1], "s", b"{}")).unwrap();
         assert_eq!(result["result"]["resultType"], "input_required");
-        assert_eq!(result["result"]["inputRequests"]["request-7"], json!({ "method": "roots/list" }));
+        assert_eq!(result["result"]["inputRequests"]["request-7"], json!({ "method": "roots/list", "params": {} }));
         let body = br#"{"request-7":{"roots":[]},"other":1}"#;
         let root = json::root(body).ok();
         let answer = response(body, root, "request-7").unwrap().unwrap();

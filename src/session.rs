@@ -133,6 +133,11 @@ pub struct Offers {
     pub subscribe: bool,
     pub completions: bool,
     pub logging: bool,
+    /// Tasks of 2025-11-25, and their list.
+    pub tasks: bool,
+    pub task_list: bool,
+    /// Tasks of 2026-07-28.
+    pub task_extension: bool,
     /// The lists whose changes it tells.
     pub tells: Lists,
 }

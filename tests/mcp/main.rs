@@ -17,6 +17,7 @@ mod shards;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod tasks;
 mod untranslated;
 
 use std::net::SocketAddr;

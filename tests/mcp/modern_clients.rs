@@ -754,6 +754,21 @@ fn what_does_not_translate_is_answered_by_name() {
             }
             "a method that only sessions have" => error("logging/setLevel", json!({ "level": "info" })),
             "tasks of 2025-11-25" => error("tasks/get", json!({ "taskId": "t" })),
+            "a call as a task" => {
+                assert_eq!(client.call_with(json!({ "name": "echo", "task": {} }))["resultType"], "complete");
+                assert!(server.seen().iter().all(|seen| seen.message["params"].get("task").is_none()));
+                "the plain call".to_owned()
+            }
+            // Seen in the tests of tasks.
+            "a tool that is only called as a task" => "not in the list".to_owned(),
+            "a listen for changes of tasks" => {
+                let new = crate::support::modern_server::ModernServer::good("new");
+                let (_gateway, address) = gateway(json!({ "targets": [server.target("old"), new.target("new")] }));
+                let params = json!({ "notifications": { "toolsListChanged": true, "taskIds": ["t"] } });
+                let granted = ModernClient::new(address).stream(4, "subscriptions/listen", params).message();
+                assert!(granted.expect("an acknowledgement")["params"]["notifications"].get("taskIds").is_none());
+                "not acknowledged".to_owned()
+            }
             "a resource read as nothing" => error("resources/read", json!({ "uri": "a:b" })),
             "changes told in the middle of a call" => {
                 let messages = client.post("tools/call", json!({ "name": "changes" }));

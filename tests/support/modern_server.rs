@@ -228,6 +228,7 @@ fn refusal(seen: &Seen) -> Option<Vec<u8>> {
     let name = match seen.method() {
         "tools/call" | "prompts/get" => params["name"].as_str(),
         "resources/read" => params["uri"].as_str(),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => params["taskId"].as_str(),
         _ => None,
     };
     let agrees = header("mcp-protocol-version") == said.as_str()

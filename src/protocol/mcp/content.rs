@@ -149,9 +149,12 @@ impl Edits {
         let is_tools = kind == ListKind::Tools;
         let stays = |item: &Range32| {
             let schema = || json::get(bytes, *item, "inputSchema").ok().flatten();
+            // Of a target with sessions that could not be called by this client.
+            let hidden = to < Revision::V2025_11_25 && annotations == Annotations::Meaningless;
             !is_tools
-                || annotations != Annotations::Checked
-                || schema().is_none_or(|schema| headers::annotated(bytes, schema).is_ok())
+                || (!(hidden && requires_task(bytes, *item))
+                    && (annotations != Annotations::Checked
+                        || schema().is_none_or(|schema| headers::annotated(bytes, schema).is_ok())))
         };
         let kept: Vec<bool> = items.iter().map(stays).collect();
         for (item, _) in items.iter().zip(&kept).filter(|(_, kept)| **kept) {
@@ -159,6 +162,18 @@ impl Edits {
                 true => self.tool(to, bytes, *item, annotations),
                 false => self.item(to, bytes, *item),
             }
+        }
+        self.drop_elements(&items, &kept);
+    }
+
+    /// A page of tools for a client of 2026-07-28, which knows nothing of tasks of 2025-11-25: a tool that is called in no
+    /// other way is left out.
+    pub fn without_tasks(&mut self, bytes: &[u8], result: Range32) {
+        let Ok(Some(list)) = json::get(bytes, result, ListKind::Tools.member()) else { return };
+        let items: Vec<Range32> = json::elements(bytes, list).map_while(Result::ok).collect();
+        let kept: Vec<bool> = items.iter().map(|item| !requires_task(bytes, *item)).collect();
+        for (item, _) in items.iter().zip(&kept).filter(|(_, kept)| **kept) {
+            self.edit(bytes, *item, &[], &["execution"]);
         }
         self.drop_elements(&items, &kept);
     }
@@ -190,7 +205,11 @@ impl Edits {
             set.push(("outputSchema", wrapped_schema(bytes, schema)));
         }
         if to < Revision::V2025_11_25 {
-            remove.extend(["icons", "execution"]);
+            remove.push("icons");
+        }
+        if to < Revision::V2025_11_25 || annotations != Annotations::Meaningless {
+            // Tasks of 2025-11-25, which a target of another revision does not have.
+            remove.push("execution");
         }
         if to < Revision::V2025_06_18 {
             remove.extend(["outputSchema", "title"]);
@@ -278,6 +297,12 @@ impl Edits {
         // An item that is no object stays as it is: the client will say what it thinks of it.
         let _ = self.splice.edit_object(bytes, object, &set, remove);
     }
+}
+
+/// Whether a tool is called as a task or not at all (2025-11-25, `ToolExecution`).
+fn requires_task(bytes: &[u8], tool: Range32) -> bool {
+    let support = json::get_path(bytes, tool, &["execution", "taskSupport"]);
+    support.ok().flatten().is_some_and(|support| json::raw_eq(bytes, support, "required"))
 }
 
 /// A schema whose value stands in an object's `result`. References within the document follow their targets; what dialect
@@ -460,6 +485,29 @@ mod tests {
             down(method, V1, false, &rich)["tools"],
             value!([{"name": "a", "inputSchema": {}}, {"name": "b", "inputSchema": {}, "_meta": {"ui": {}}}])
         );
+    }
+
+    #[test]
+    fn tools_that_are_called_as_tasks() {
+        let tool = |name: &str, support: &str| value!({"name": name, "execution": {"taskSupport": support}});
+        let given =
+            value!({"tools": [tool("a", "required"), tool("b", "optional"), tool("c", "required"), {"name": "d"}]});
+        let shown = value!({"tools": [{"name": "b"}, {"name": "d"}]});
+        let method = Method::List(ListKind::Tools);
+        assert_eq!(down(method, V4, false, &given), given);
+        assert_eq!(down(method, V3, false, &given), shown);
+        let message = Bytes::from(given.to_string());
+        let range = json::root(&message).unwrap();
+        let edited = |edit: &dyn Fn(&mut Edits)| -> Value {
+            let mut edits = Edits::default();
+            edit(&mut edits);
+            serde_json::from_slice(&edits.apply(message.clone(), range)).unwrap()
+        };
+        assert_eq!(edited(&|edits| edits.without_tasks(&message, range)), shown);
+        // Of a target of 2026-07-28, where it means nothing.
+        let all = value!({"tools": [{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "d"}]});
+        let listed = edited(&|edits| edits.list(ListKind::Tools, V4, &message, range, Annotations::Checked));
+        assert_eq!(listed, all);
     }
 
     #[test]

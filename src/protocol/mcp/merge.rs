@@ -5,6 +5,7 @@ use simd_json::{OwnedValue, json};
 
 use super::modern::listen::{List, Lists};
 use super::revision::Revision;
+use super::tasks;
 
 /// Vendor key under which the gateway says who is behind it and who is missing.
 pub const META_TARGETS: &str = "dev.agentlane/targets";
@@ -23,7 +24,8 @@ pub struct Part<'a> {
 /// The merged `initialize` result as JSON text.
 ///
 /// Capabilities are the union (a boolean is true where any target's is), without what only one target could serve:
-/// `experimental`, `tasks` and extensions need state that a federation does not route.
+/// `experimental`, and extensions but those of [`UNITED_EXTENSIONS`]. Tasks are the union of those who speak the client's
+/// revision as it is.
 pub fn initialize_result(parts: &[Part<'_>], revision: Revision, gateway_version: &str) -> Vec<u8> {
     let mut capabilities = json!({});
     let mut instructions = String::new();
@@ -38,6 +40,9 @@ pub fn initialize_result(parts: &[Part<'_>], revision: Revision, gateway_version
         };
         if let Some(offered) = result.get("capabilities") {
             unite(&mut capabilities, offered);
+            if revision == Revision::V2025_11_25 && result.get_str("protocolVersion") == Some(revision.as_str()) {
+                tasks::unite(&mut capabilities, offered);
+            }
         }
         if let Some(text) = result.get_str("instructions").filter(|text| !text.trim().is_empty()) {
             if !instructions.is_empty() {
@@ -71,6 +76,9 @@ pub fn initialize_result(parts: &[Part<'_>], revision: Revision, gateway_version
 pub fn with_revision(result: &OwnedValue, revision: Revision) -> Vec<u8> {
     let mut result = result.clone();
     insert(&mut result, "protocolVersion", OwnedValue::from(revision.as_str()));
+    if let Some(capabilities) = result.get_mut("capabilities") {
+        let _ = capabilities.remove(tasks::CAPABILITY);
+    }
     result.encode().into_bytes()
 }
 
@@ -99,6 +107,7 @@ pub fn tells(result: &OwnedValue) -> Lists {
 }
 
 fn unite(into: &mut OwnedValue, offered: &OwnedValue) {
+    unite_extensions(into, offered);
     const FEDERATED: [&str; 5] = ["tools", "prompts", "resources", "completions", "logging"];
     for name in FEDERATED {
         let Some(offered) = offered.get(name).filter(|value| value.is_object()) else { continue };
@@ -111,6 +120,35 @@ fn unite(into: &mut OwnedValue, offered: &OwnedValue) {
             {
                 insert(capability, flag, OwnedValue::from(true));
             }
+        }
+    }
+}
+
+/// Extensions that are lists, names and resources and nothing else, which are everybody's.
+const UNITED_EXTENSIONS: [&str; 1] = ["io.modelcontextprotocol/ui"];
+
+fn unite_extensions(into: &mut OwnedValue, offered: &OwnedValue) {
+    for name in UNITED_EXTENSIONS {
+        let settings = offered.get("extensions").and_then(|extensions| extensions.get(name));
+        let Some(settings) = settings.filter(|value| value.is_object()) else { continue };
+        let mut extensions = into.get("extensions").cloned().unwrap_or_else(|| json!({}));
+        let mut all = extensions.get(name).cloned().unwrap_or_else(|| json!({}));
+        unite_settings(&mut all, settings);
+        insert(&mut extensions, name, all);
+        insert(into, "extensions", extensions);
+    }
+}
+
+/// Lists are united; of anything else the first one stays.
+fn unite_settings(into: &mut OwnedValue, offered: &OwnedValue) {
+    for (key, value) in offered.as_object().into_iter().flat_map(|members| members.iter()) {
+        match (into.get_mut(key.as_str()).map(|known| known.as_array_mut()), value.as_array()) {
+            (None, _) => insert(into, key, value.clone()),
+            (Some(Some(known)), Some(values)) => {
+                let new: Vec<OwnedValue> = values.iter().filter(|value| !known.contains(value)).cloned().collect();
+                known.extend(new);
+            }
+            (Some(_), _) => {}
         }
     }
 }
@@ -150,11 +188,37 @@ mod tests {
         let merged = simd_json::to_owned_value(&mut text).unwrap();
         assert!(offers_flag(&merged, "tools", "listChanged"));
         assert!(offers_flag(&merged, "resources", "subscribe"));
-        assert!(!offers(&merged, "tasks"));
+        assert!(!offers(&merged, "tasks"), "it does not say that it speaks this revision");
         assert!(!offers(&merged, "prompts"));
         assert_eq!(merged.get_str("instructions"), Some("# a\nuse a"));
         assert_eq!(merged["_meta"][META_TARGETS]["c"].get_str("missing"), Some("timeout"));
         assert_eq!(merged["_meta"][META_TARGETS]["a"].get_str("name"), Some("A"));
+    }
+
+    #[test]
+    fn tasks_are_for_clients_of_their_revision() {
+        let tasks = |version: &str| json!({"protocolVersion": version, "capabilities": {"tasks": {"list": {}}}});
+        let merged = |version, revision| {
+            let result = tasks(version);
+            let mut text = initialize_result(&[Part { target: "a", result: Ok(&result) }], revision, "0.1.0");
+            offers(&simd_json::to_owned_value(&mut text).unwrap(), "tasks")
+        };
+        assert!(merged("2025-11-25", Revision::V2025_11_25));
+        assert!(!merged("2025-06-18", Revision::V2025_11_25));
+        assert!(!merged("2025-11-25", Revision::V2025_06_18));
+        let mut text = with_revision(&tasks("2025-11-25"), Revision::V2025_06_18);
+        assert!(!offers(&simd_json::to_owned_value(&mut text).unwrap(), "tasks"));
+    }
+
+    #[test]
+    fn settings_of_apps_are_united() {
+        let ui = |types: Vec<&str>| json!({"capabilities": {"extensions": {"io.modelcontextprotocol/ui": {"mimeTypes": types}, "x/y": {}}}});
+        let (a, b) = (ui(vec!["text/a"]), ui(vec!["text/a", "text/b"]));
+        let parts = [Part { target: "a", result: Ok(&a) }, Part { target: "b", result: Ok(&b) }];
+        let mut text = initialize_result(&parts, Revision::V2025_11_25, "0.1.0");
+        let merged = simd_json::to_owned_value(&mut text).unwrap();
+        let expected = json!({"io.modelcontextprotocol/ui": {"mimeTypes": ["text/a", "text/b"]}});
+        assert_eq!(merged["capabilities"]["extensions"], expected);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that nobody can read, forge or alter one; the context is authenticated, so that one kind never passes for another.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// A key's length in bytes.
@@ -10,6 +11,8 @@ pub const KEY_LEN: usize = 32;
 /// Seals and opens. One per gateway; the same key on every shard, replica and restart that shall understand each other.
 pub struct Sealer {
     key: LessSafeKey,
+    /// Makes the nonces of [`Sealer::seal_same`].
+    nonces: hmac::Key,
     random: SystemRandom,
 }
 
@@ -30,8 +33,11 @@ const SESSION: &[u8] = b"agentlane session v1";
 
 impl Sealer {
     pub fn new(key: &[u8; KEY_LEN]) -> Self {
+        // Another key for another purpose.
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"agentlane nonces v1");
+        let nonces = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
         let key = UnboundKey::new(&AES_256_GCM, key).expect("the key has the algorithm's length");
-        Sealer { key: LessSafeKey::new(key), random: SystemRandom::new() }
+        Sealer { key: LessSafeKey::new(key), nonces, random: SystemRandom::new() }
     }
 
     /// A key made at start, for gateways that were given none.
@@ -45,6 +51,22 @@ impl Sealer {
     pub fn seal(&self, context: &[u8], payload: &[u8]) -> Result<String, NoRandomness> {
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).map_err(|_| NoRandomness)?;
+        self.seal_with(nonce, context, payload)
+    }
+
+    /// The same text each time for the same payload in the same context: for names that clients compare. The nonce is made
+    /// of both, so that no two payloads have one.
+    pub fn seal_same(&self, context: &[u8], payload: &[u8]) -> Result<String, NoRandomness> {
+        let mut digest = hmac::Context::with_key(&self.nonces);
+        digest.update(&(context.len() as u64).to_le_bytes());
+        digest.update(context);
+        digest.update(payload);
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&digest.sign().as_ref()[..NONCE_LEN]);
+        self.seal_with(nonce, context, payload)
+    }
+
+    fn seal_with(&self, nonce: [u8; NONCE_LEN], context: &[u8], payload: &[u8]) -> Result<String, NoRandomness> {
         let mut sealed = Vec::with_capacity(NONCE_LEN + payload.len() + AES_256_GCM.tag_len());
         sealed.extend_from_slice(&nonce);
         let mut body = payload.to_vec();

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
-use super::{Incoming, era, failure_response, hub, inbound, leg, listen, lists, loss, mcp_fault, modern_leg, refuse};
+use super::{
+    Incoming, era, failure_response, hub, inbound, leg, listen, lists, loss, mcp_fault, modern_leg, refuse, tasks,
+};
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
 use crate::protocol::mcp::error;
@@ -48,6 +50,9 @@ pub async fn request(
         }
         Method::List(kind) if !lists::pass(incoming.backend, session) => {
             Box::pin(list(incoming, session, kind, &body, envelope)).await
+        }
+        Method::Tasks if tasks::is_list(incoming.backend, &body, envelope) => {
+            Box::pin(tasks::list(incoming, session, &body, envelope)).await
         }
         Method::SetLevel => Box::pin(set_level(incoming, session, &body, envelope, identity)).await,
         Method::ResourcesUnsubscribe | Method::ResourcesSubscribe if shared_subscription(incoming, session) => {
@@ -336,6 +341,7 @@ pub async fn exchange(
             remember_subscription(session, method, leg, body, envelope, &route);
         }
         answer.register_socket(&socket);
+        let tasks = tasks::said(incoming.backend, session, &open, method, body, envelope);
         let call = Call {
             shard: shard.clone(),
             session: session.clone(),
@@ -346,6 +352,7 @@ pub async fn exchange(
             upstream_id: message.upstream_id,
             progress_token: message.progress_token,
             outward_uri: route.outward_uri,
+            tasks,
             cancelled,
             deadline,
             socket,
@@ -377,7 +384,8 @@ fn note_state(
         let own = route.own_name.as_deref().unwrap_or_else(|| name.strip_prefix(prefix).unwrap_or(&name));
         backend.catalogue.borrow().is_read_only(route.index, own)
     });
-    leg.stateful.set(!read_only);
+    let is_task = || crate::protocol::mcp::tasks::is_augmented(body, envelope);
+    leg.stateful.set(!read_only || is_task());
 }
 
 /// The request as its target gets it.

@@ -7,7 +7,8 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, Envelope, MessageKind, Splice};
 use bytes::{Bytes, BytesMut};
 
-use super::{SCAN_LIMITS, cache, hub, leg, upstream};
+use super::tasks::Sorted;
+use super::{SCAN_LIMITS, cache, hub, leg, tasks, upstream};
 use crate::limits::FAREWELL_DEADLINE;
 use crate::protocol::mcp::catalogue::Shelf;
 use crate::protocol::mcp::modern::input::{self, Form, Kind, Wrong};
@@ -35,13 +36,24 @@ pub fn is_response(message: &[u8]) -> bool {
 
 /// Sorts a message of the target at `index`.
 pub fn sort(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: Bytes) -> Inbound {
-    let envelope = match json::scan(&message, &SCAN_LIMITS) {
+    let mut message = message;
+    let mut envelope = match json::scan(&message, &SCAN_LIMITS) {
         Ok(envelope) => envelope,
         Err(fault) => {
             tracing::warn!(target: "agentlane::mcp", %fault, leg, "a target sent no JSON-RPC message");
             return Inbound::Consumed;
         }
     };
+    if envelope.task_id.is_some() || envelope.meta_related_task.is_some() {
+        match tasks::sort(shard, session, leg, &message, &envelope) {
+            Sorted::AsItIs => {}
+            Sorted::Unknown => return Inbound::Consumed,
+            Sorted::Renamed(renamed) => {
+                let Ok(scanned) = json::scan(&renamed, &SCAN_LIMITS) else { return Inbound::Consumed };
+                (message, envelope) = (renamed, scanned);
+            }
+        }
+    }
     match envelope.kind {
         MessageKind::Response | MessageKind::ErrorResponse => Inbound::Response(message, envelope),
         MessageKind::Request => request(shard, session, leg, message, &envelope),

@@ -17,7 +17,7 @@ use super::{child, mcp_fault, modern_leg, sse};
 use crate::backend::mcp::{HttpTarget, Protocol, TargetKind};
 use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::revision::Revision;
-use crate::protocol::mcp::{error, merge};
+use crate::protocol::mcp::{error, merge, tasks};
 use crate::session::{Leg, LegId, LegState, Offers, OpenLeg, Session, Transport};
 use crate::shard::{BackendState, Shard};
 
@@ -352,6 +352,7 @@ pub fn read_result(raw: &Bytes) -> Result<(Revision, Offers, OwnedValue), Fault>
 
 /// What a result with `capabilities` offers: of `initialize`, or of `server/discover`.
 pub fn offers_of(result: &OwnedValue) -> Offers {
+    let has = |path: [&str; 2]| result.get("capabilities").and_then(|all| all.get(path[0])?.get(path[1])).is_some();
     Offers {
         tools: merge::offers(result, "tools"),
         prompts: merge::offers(result, "prompts"),
@@ -359,6 +360,9 @@ pub fn offers_of(result: &OwnedValue) -> Offers {
         subscribe: merge::offers_flag(result, "resources", "subscribe"),
         completions: merge::offers(result, "completions"),
         logging: merge::offers(result, "logging"),
+        tasks: merge::offers(result, tasks::CAPABILITY),
+        task_list: has([tasks::CAPABILITY, "list"]),
+        task_extension: has(["extensions", tasks::EXTENSION]),
         tells: merge::tells(result),
     }
 }

@@ -12,6 +12,7 @@ use super::cache::{self, Gathering, Part};
 use super::mcp_fault;
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::apps;
 use crate::protocol::mcp::cache::{Audience, Hints};
 use crate::protocol::mcp::catalogue::{Shelf, TargetIndex};
 use crate::protocol::mcp::federate::{self, Item, Member};
@@ -78,7 +79,12 @@ async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merge
     let page = &items[from.min(items.len())..items.len().min(from + backend.config.page_size)];
     let mut merger = ListMerger::new(kind, page.iter().map(|item| item.item.range.len() + 24).sum::<usize>() + 256);
     for item in page {
-        merger.push_renamed(item.page, &item.item, &item.name);
+        match app(backend, kind, item) {
+            Some(tool) => merger.push(&tool),
+            None => {
+                merger.push_renamed(item.page, &item.item, &item.name);
+            }
+        }
     }
     let next = from + page.len();
     let next = if next < items.len() { Some(cursor_at(shard, kind, next, digest)?) } else { None };
@@ -90,6 +96,16 @@ async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merge
         gathering.keep_page(&result, audience, fresh_for, changes);
     }
     Ok(Merged { result, hints: hints(&parts) })
+}
+
+/// A tool of a federation that is shown by a resource, led to its own target's. As it is where that is listed as it is.
+fn app(backend: &BackendState, kind: ListKind, item: &Item<'_>) -> Option<Bytes> {
+    let target = backend.config.targets.get(item.index)?;
+    if kind != ListKind::Tools || backend.config.targets.len() < 2 {
+        return None;
+    }
+    let catalogue = backend.catalogue.borrow();
+    apps::marked(item, &target.name, |uri| catalogue.find(Shelf::Resources, uri) == Some(item.index))
 }
 
 /// Fetches a list only to know what is where.

@@ -23,6 +23,7 @@ pub mod routing;
 mod sessionless;
 pub mod sse;
 pub mod stdio_front;
+pub mod tasks;
 pub mod upstream;
 
 pub use mcp_fault::session_unknown;
@@ -278,6 +279,7 @@ async fn message(
         }
         MessageKind::Response | MessageKind::ErrorResponse => {
             if let Some((leg, answer)) = inbound::client_answer(&session, &body, envelope) {
+                let answer = tasks::to_target(incoming.shard, &session, answer);
                 Box::pin(deliver(incoming.shard, &session, leg, answer)).await;
             }
             let _ = responder.accepted().await;
@@ -327,6 +329,7 @@ async fn notification(
         Some(Method::Cancelled) => call::cancel(incoming.shard, session, &body, envelope).await,
         Some(Method::Progress) => {
             if let Some((leg, message)) = inbound::client_progress(session, &body, envelope) {
+                let message = tasks::to_target(incoming.shard, session, message);
                 deliver(incoming.shard, session, leg, message).await;
             }
         }

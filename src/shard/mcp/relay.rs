@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::inbound::{self, Inbound};
 use super::modern_leg::input::{self, Next};
 use super::upstream::{self, Answer, Message};
-use super::{leg, mcp_fault, modern_leg};
+use super::{leg, mcp_fault, modern_leg, tasks};
 use crate::backend::mcp::TargetKind;
 use crate::fault::{Fault, Kind};
 use crate::limits::{KEEP_ALIVE_EVERY, RESUME_ATTEMPTS_MAX};
@@ -44,6 +44,8 @@ pub struct Call {
     pub progress_token: Option<Bytes>,
     /// A target's own URI and its outward form, to be put into the answer.
     pub outward_uri: Option<(String, String)>,
+    /// What the answer says of tasks that have other ids outward.
+    pub tasks: tasks::Said,
     /// See [`InFlight`](crate::session::InFlight).
     pub cancelled: Rc<Cell<bool>>,
     /// When the whole answer must have come.
@@ -64,6 +66,14 @@ pub struct Sink<'r, 'c> {
 }
 
 impl Call {
+    /// Whether nothing in a JSON answer must change.
+    fn passes(&self) -> bool {
+        self.outward_uri.is_none()
+            && self.upstream_id.is_none()
+            && self.tasks == tasks::Said::Nothing
+            && !self.is_translated()
+    }
+
     /// Whether answers may hold what the client's revision does not know.
     fn is_translated(&self) -> bool {
         self.open.is_newer_than(self.session.revision)
@@ -96,8 +106,7 @@ pub enum Served {
 pub async fn relay(call: Call, answer: Answer, responder: &mut Responder<'_>) -> Result<Served, Fault> {
     let mut answer = answer;
     if let Answer::Json(mut http) = answer {
-        let as_it_comes = call.outward_uri.is_none() && call.upstream_id.is_none() && !call.is_translated();
-        if as_it_comes && responder.is_direct() {
+        if call.passes() && responder.is_direct() {
             let outcome = pass(&mut http, responder).await;
             call.socket.set(None);
             return outcome.map(|()| Served::Done);
@@ -329,6 +338,10 @@ impl Sink<'_, '_> {
                 modern_leg::translate(&self.call.session, &self.call.open, self.call.method, tool, data)
             }
             false => data,
+        };
+        let data = match self.call.tasks {
+            tasks::Said::Nothing => data,
+            said => tasks::answer(&self.call.shard, &self.call.session, self.call.leg, said, data),
         };
         match &self.call.outward_uri {
             Some((own, outward)) => super::routing::with_outward_uris(data, own, outward),

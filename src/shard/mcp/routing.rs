@@ -5,7 +5,7 @@ use std::rc::Rc;
 use agentlane_wire::json::{self, Envelope, Splice};
 use bytes::Bytes;
 
-use super::lists;
+use super::{lists, tasks};
 use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::catalogue::Shelf;
 use crate::protocol::mcp::method::{ListKind, Method};
@@ -46,6 +46,7 @@ pub async fn route(
             Box::pin(by_uri(shard, backend, session, message, envelope.uri)).await
         }
         Method::Complete => Box::pin(by_reference(shard, backend, session, message, envelope)).await,
+        Method::Tasks => tasks::route_of_session(shard, session, backend, message, envelope),
         _ => Err(Fault::new(Kind::MethodNotFound, "method not found")),
     }
 }

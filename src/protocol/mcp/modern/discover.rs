@@ -7,6 +7,7 @@ use super::answer::Hints;
 use super::{META_SERVER_INFO, VERSION};
 use crate::protocol::mcp::merge;
 use crate::protocol::mcp::revision::Revision;
+use crate::protocol::mcp::tasks;
 
 /// The gateway as an Implementation, as JSON text.
 pub const GATEWAY: &[u8] =
@@ -55,9 +56,12 @@ pub fn result(parts: Vec<Part<'_>>, identity: bool) -> Vec<u8> {
 
 fn own(result: &OwnedValue) -> OwnedValue {
     let mut capabilities = result.get("capabilities").cloned().unwrap_or_else(|| json!({}));
-    if result.get("protocolVersion").is_some() {
-        // Tasks of 2025-11-25 are another protocol than the extension of that name.
-        let _ = capabilities.remove("tasks");
+    if has_sessions(result) {
+        // Tasks of 2025-11-25 are another protocol than the extension of that name, which those revisions do not have.
+        let _ = capabilities.remove(tasks::CAPABILITY);
+        if let Some(extensions) = capabilities.get_mut("extensions") {
+            let _ = extensions.remove(tasks::EXTENSION);
+        }
     }
     let mut meta = result.get("_meta").filter(|meta| meta.is_object()).cloned().unwrap_or_else(|| json!({}));
     if let Some(info) = server_info(result) {
@@ -70,6 +74,17 @@ fn own(result: &OwnedValue) -> OwnedValue {
         insert(&mut out, "instructions", OwnedValue::from(instructions));
     }
     out
+}
+
+/// Whether it is the answer to an `initialize`.
+fn has_sessions(result: &OwnedValue) -> bool {
+    result.get("protocolVersion").is_some()
+}
+
+/// The settings of the Tasks extension, where a target of this revision has it.
+fn task_settings(result: &OwnedValue) -> Option<&OwnedValue> {
+    let extensions = result.get("capabilities")?.get("extensions")?;
+    extensions.get(tasks::EXTENSION).filter(|settings| settings.is_object() && !has_sessions(result))
 }
 
 fn united(parts: &[Part<'_>]) -> OwnedValue {
@@ -94,6 +109,14 @@ fn united(parts: &[Part<'_>]) -> OwnedValue {
     let mut text = merge::initialize_result(&merged, Revision::NEWEST, env!("CARGO_PKG_VERSION"));
     let mut out = simd_json::to_owned_value(&mut text).unwrap_or_else(|_| json!({}));
     let _ = out.remove("protocolVersion");
+    if let Some(capabilities) = out.get_mut("capabilities") {
+        let _ = capabilities.remove(tasks::CAPABILITY);
+        if let Some(settings) = parts.iter().find_map(|part| task_settings(part.result.as_ref().ok()?)) {
+            let mut extensions = capabilities.get("extensions").cloned().unwrap_or_else(|| json!({}));
+            insert(&mut extensions, tasks::EXTENSION, settings.clone());
+            insert(capabilities, "extensions", extensions);
+        }
+    }
     if let Ok(Some(info)) = out.remove("serverInfo")
         && let Some(meta) = out.get_mut("_meta")
     {
@@ -139,6 +162,26 @@ mod tests {
         assert_eq!(found["capabilities"], serde_json::json!({ "prompts": {} }));
         assert_eq!((&found["ttlMs"], &found["cacheScope"]), (&0.into(), &"private".into()));
         assert_eq!(found["_meta"][META_SERVER_INFO]["name"], "l");
+    }
+
+    #[test]
+    fn the_tasks_extension_is_that_of_this_revision() {
+        let offering = |mut result: OwnedValue| {
+            let offered = json!({ "tasks": { "list": {} }, "extensions": { (tasks::EXTENSION): {} } });
+            insert(&mut result, "capabilities", offered);
+            result
+        };
+        let found = |result: OwnedValue, identity| {
+            let parts = vec![Part { target: "a", result: Ok(result) }, Part { target: "b", result: Err("down") }];
+            let parts = parts.into_iter().take(if identity { 1 } else { 2 }).collect();
+            read(self::result(parts, identity))["capabilities"].clone()
+        };
+        for identity in [true, false] {
+            let modern = found(offering(modern()), identity);
+            assert_eq!(modern["extensions"], serde_json::json!({ (tasks::EXTENSION): {} }));
+            let legacy = found(offering(legacy()), identity);
+            assert!(legacy.get("tasks").is_none() && legacy["extensions"].get(tasks::EXTENSION).is_none(), "{legacy}");
+        }
     }
 
     #[test]

@@ -130,6 +130,10 @@ pub fn wrap(message: &[u8], envelope: &Envelope, client: &Client, with: Wrapping
         params.extend(retry.request_state.iter().map(|state| ("requestState", &state[..])));
     }
     match envelope.params {
+        // A task of 2025-11-25 in the place of the result is nothing that could be asked for here.
+        Some(range) if envelope.method_is(message, "tools/call") => {
+            splice.edit_object(message, range, &params, &["task"])?;
+        }
         Some(range) if !params.is_empty() => splice.edit_object(message, range, &params, &[])?,
         Some(_) => {}
         None => {

@@ -161,10 +161,12 @@ pub fn into_legacy(splice: &mut Splice, body: &[u8], envelope: &Envelope, id: &B
     }
     let (Some(params), Some(meta)) = (envelope.params, envelope.meta) else { return Ok(()) };
     let meta = meta_for_legacy(body, meta, envelope.meta_progress_token.map(|_| id))?;
-    const RETRIED: [&str; 2] = ["inputResponses", "requestState"];
+    // A `task` that means nothing in this revision would make one in the other.
+    let task = envelope.method_is(body, "tools/call");
+    let gone = ["inputResponses", "requestState", if task { "task" } else { "requestState" }];
     match meta {
-        Some(meta) => splice.edit_object(body, params, &[("_meta", &meta)], &RETRIED),
-        None => splice.edit_object(body, params, &[], &["_meta", RETRIED[0], RETRIED[1]]),
+        Some(meta) => splice.edit_object(body, params, &[("_meta", &meta)], &gone),
+        None => splice.edit_object(body, params, &[], &["_meta", gone[0], gone[1], gone[2]]),
     }
 }
 
@@ -273,7 +275,8 @@ mod tests {
     fn a_legacy_server_reads_a_request_of_its_own() {
         let cases = [
             (
-                json!({ "name": "a", "_meta": { META_VERSION: VERSION, META_CAPABILITIES: {} }, "inputResponses": {} }),
+                json!({ "name": "a", "task": { "ttl": 1 }, "_meta": { META_VERSION: VERSION, META_CAPABILITIES: {} },
+                    "inputResponses": {} }),
                 json!({ "name": "a" }),
             ),
             (

@@ -12,9 +12,10 @@ use crate::protocol::mcp::content::{Annotations, Edits};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::revision::Revision;
+use crate::protocol::mcp::tasks;
 
 /// Extensions that have no meaning in the older revisions.
-const UNTRANSLATED_EXTENSIONS: [&str; 1] = ["io.modelcontextprotocol/tasks"];
+const UNTRANSLATED_EXTENSIONS: [&str; 1] = [tasks::EXTENSION];
 
 /// What a result is (schema, `ResultType`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,7 @@ impl Discovered {
         if let Some(extensions) = capabilities.get_mut("extensions").and_then(|value| value.as_object_mut()) {
             UNTRANSLATED_EXTENSIONS.iter().for_each(|name| drop(extensions.remove(*name)));
         }
+        let _ = capabilities.remove(tasks::CAPABILITY);
         let info = self.0.get("_meta").and_then(|meta| meta.get(META_SERVER_INFO)).cloned();
         let mut info = info.unwrap_or_else(|| json!({ "name": name, "version": "" }));
         let newer: &[&str] = match revision {

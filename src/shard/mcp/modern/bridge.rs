@@ -17,6 +17,7 @@ use super::{Request, discover, park};
 use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
 use crate::limits::{COLLECT_TIME, FAREWELL_DEADLINE, KEEP_ALIVE_EVERY, RELAY_QUEUE};
+use crate::protocol::mcp::content::Edits;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::{ListKind, LogLevel, Method};
 use crate::protocol::mcp::modern::answer::{self, Hints};
@@ -426,9 +427,24 @@ async fn conclude(
     drop(running);
     spec.learn(&message, envelope);
     let info = discover::server_info(&spec.backend, spec.index);
-    let answer = answer::of_legacy(message, envelope, request.method, &request.id, Hints::NONE, &info);
+    let (message, envelope) = match without_tasks(request.method, &message, envelope) {
+        Some((message, envelope)) => (message, envelope),
+        None => (message, *envelope),
+    };
+    let answer = answer::of_legacy(message, &envelope, request.method, &request.id, Hints::NONE, &info);
     request.conclude(answer, responder).await;
     Ok(())
+}
+
+/// A list of tools without what this revision does not have; `None`: there is nothing.
+fn without_tasks(method: Method, message: &Bytes, envelope: &Envelope) -> Option<(Bytes, Envelope)> {
+    let result = envelope.result.filter(|_| method == Method::List(ListKind::Tools))?;
+    memchr::memmem::find(message, b"\"execution\"")?;
+    let mut edits = Edits::default();
+    edits.without_tasks(message, result);
+    let message = edits.apply(message.clone(), result);
+    let envelope = json::scan(&message, &SCAN_LIMITS).ok()?;
+    Some((message, envelope))
 }
 
 impl Client {

@@ -18,15 +18,17 @@ use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::Bytes;
 
 use super::routing::{self, Route};
-use super::{Incoming, era, hub, lists, method_of};
+use super::{Incoming, era, hub, lists, method_of, tasks};
 use crate::fault::{Fault, Kind, Origin};
 use crate::protocol::mcp::caller::Caller;
+use crate::protocol::mcp::content::Edits;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::{ListKind, Method};
 use crate::protocol::mcp::modern::answer::{self, Answer, Hints};
 use crate::protocol::mcp::modern::request::{self, Declared, Refusal};
 use crate::protocol::mcp::modern::state::{self, State};
 use crate::protocol::mcp::modern::{VERSION, discover::GATEWAY};
+use crate::protocol::mcp::tasks::{EXTENSION, NEEDED};
 use crate::shard::Shard;
 use crate::shard::record::Record;
 use crate::shard::responder::Responder;
@@ -162,7 +164,11 @@ impl Request<'_> {
         let backend = self.incoming.backend;
         let merged = lists::merged(self.shard(), backend, &lease.session, kind, cursor.as_deref()).await?;
         let hints = Hints { ttl_ms: merged.hints.ttl_ms(), public: merged.hints.public };
-        Ok(answer::completed(merged.result, &self.id, Some(hints), GATEWAY))
+        let result = match kind {
+            ListKind::Tools => without_tasks(merged.result),
+            _ => merged.result,
+        };
+        Ok(answer::completed(result, &self.id, Some(hints), GATEWAY))
     }
 
     /// Everything that one target answers.
@@ -215,6 +221,9 @@ impl Request<'_> {
         if backend.config.is_identity() {
             return Ok((Route::default(), None));
         }
+        if self.method == Method::Tasks {
+            return Ok((self.task_route().await?, None));
+        }
         if let Some(route) = routing::known(backend, self.method, &self.body, &self.envelope) {
             return Ok((route, None));
         }
@@ -222,6 +231,28 @@ impl Request<'_> {
         let route =
             routing::route(self.shard(), backend, &lease.session, self.method, &self.body, &self.envelope).await?;
         Ok((route, Some(lease)))
+    }
+
+    /// The target of a task of the extension.
+    async fn task_route(&self) -> Result<Route, Refusal> {
+        let backend = self.incoming.backend;
+        let fault = match tasks::route(self.shard(), &self.caller, backend, &self.body, &self.envelope) {
+            Ok(route) => return Ok(route),
+            Err(fault) => fault,
+        };
+        let path = ["extensions", EXTENSION];
+        let declared =
+            self.envelope.meta_client_capabilities.and_then(|all| json::get_path(&self.body, all, &path).ok()?);
+        let mut offered = false;
+        for index in 0..backend.config.targets.len() {
+            let modern = era::modern_target(self.shard(), backend, index).await.ok().flatten();
+            offered |= modern.is_some_and(|modern| modern.offers.task_extension);
+        }
+        match (offered, declared) {
+            (false, _) => Err(Fault::new(Kind::MethodNotFound, "method not found").into()),
+            (true, None) => Err(Refusal::missing_capability(NEEDED)),
+            (true, Some(_)) => Err(fault.into()),
+        }
     }
 
     /// Writes the last message. That the client has left is no fault of the request.
@@ -266,6 +297,16 @@ impl Request<'_> {
             Err(_) => message,
         }
     }
+}
+
+/// A result with tools, as this revision knows them.
+fn without_tasks(result: Bytes) -> Bytes {
+    let Some(root) = memchr::memmem::find(&result, b"\"execution\"").and_then(|_| json::root(&result).ok()) else {
+        return result;
+    };
+    let mut edits = Edits::default();
+    edits.without_tasks(&result, root);
+    edits.apply(result, root)
 }
 
 /// A `requestState` that says nothing to this caller for this request, now.

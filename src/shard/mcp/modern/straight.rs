@@ -24,9 +24,10 @@ use crate::protocol::mcp::modern::headers::put_mirrored;
 use crate::protocol::mcp::modern::request::Refusal;
 use crate::protocol::mcp::modern::state;
 use crate::protocol::mcp::modern::tools::Tools;
+use crate::protocol::mcp::tasks::Naming;
 use crate::shard::mcp::era::ModernTarget;
 use crate::shard::mcp::upstream::{self, Answer};
-use crate::shard::mcp::{SCAN_LIMITS, mcp_fault, relay, routing};
+use crate::shard::mcp::{SCAN_LIMITS, mcp_fault, relay, routing, tasks};
 use crate::shard::responder::Responder;
 use crate::shard::upstream::HttpAnswer;
 
@@ -67,7 +68,7 @@ pub async fn call(
     let exchange = exchange(request, target, modern, route, state, &socket, responder.is_direct());
     let Some(got) = watched(exchange, &socket, responder).await else { return Ok(Upstream::Served) };
     let tools = (!responder.is_direct()).then_some(&*modern.tools);
-    let relayed = Relayed { request, target, route, tools };
+    let relayed = Relayed { request, target, route, tools, tasks: names_tasks(request, modern) };
     match got? {
         Got::Stream(mut http) => {
             let outcome = relay::pass(&mut http, responder).await;
@@ -101,13 +102,16 @@ async fn exchange(
     let TargetKind::Http(target) = &target.kind else { return Err(mcp_fault::internal("leg of another kind")) };
     let (head, body) = outgoing(request, modern, route, state)?;
     let deadline = upstream::call_deadline(request.incoming.backend.config.call_timeout);
+    let names_tasks = names_tasks(request, modern);
     let repeatable = !matches!(request.method, Method::ToolsCall | Method::Other | Method::Tasks);
     let http = request
         .shard()
         .upstream_exchange_on(&target.endpoint, HttpMethod::Post, head, body, repeatable, deadline, Some(socket))
         .await?;
     match Answer::of(http, deadline).await {
-        Ok(Answer::Json(http)) if is_direct && !may_ask(request.method) && route.outward_uri.is_none() => {
+        Ok(Answer::Json(http))
+            if is_direct && !may_ask(request.method) && route.outward_uri.is_none() && !names_tasks =>
+        {
             Ok(Got::Stream(http))
         }
         Ok(Answer::Json(mut http)) => {
@@ -213,6 +217,15 @@ struct Relayed<'r, 'a> {
     route: &'r Route,
     /// Of a client that writes no headers: what will have to go into them.
     tools: Option<&'r RefCell<Tools>>,
+    /// The answer may name tasks, which have other ids outward.
+    tasks: bool,
+}
+
+/// Whether an answer may name a task under an id that is not the client's.
+fn names_tasks(request: &Request<'_>, modern: &ModernTarget) -> bool {
+    !request.incoming.backend.config.is_identity()
+        && modern.offers.task_extension
+        && (request.method == Method::Tasks || may_ask(request.method))
 }
 
 impl Relayed<'_, '_> {
@@ -231,10 +244,28 @@ impl Relayed<'_, '_> {
             true => self.sealed(body, envelope),
             false => body,
         };
+        let body = match self.tasks && memchr::memmem::find(&body, b"taskId").is_some() {
+            true => self.with_tasks(body),
+            false => body,
+        };
         match &self.route.outward_uri {
             Some((own, outward)) => routing::with_outward_uris(body, own, outward),
             None => body,
         }
+    }
+
+    /// Tasks under their outward ids.
+    fn with_tasks(&self, body: Bytes) -> Bytes {
+        let is_task = || {
+            let result = json::scan(&body, &SCAN_LIMITS).ok()?.result?;
+            let kind = json::get(&body, result, "resultType").ok()??;
+            Some(json::raw_eq(&body, kind, "task"))
+        };
+        if self.request.method != Method::Tasks && is_task() != Some(true) {
+            return body;
+        }
+        let (sealer, caller) = (&self.request.shard().sealer, &self.request.caller);
+        tasks::renamed(&Naming { sealer, caller, target: &self.target.name }, tasks::Said::Task, body)
     }
 
     /// The target's state, where the answer holds one, sealed for this caller.

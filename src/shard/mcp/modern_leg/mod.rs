@@ -21,7 +21,7 @@ use super::leg::Opened;
 use super::relay::{self, Call, Served};
 use super::routing::Route;
 use super::upstream::{self, Answer};
-use super::{Incoming, SCAN_LIMITS, call, leg, mcp_fault};
+use super::{Incoming, SCAN_LIMITS, call, leg, mcp_fault, tasks};
 use crate::backend::mcp::{HttpTarget, TargetKind};
 use crate::fault::{Fault, Kind};
 use crate::limits::LIST_PAGES_MAX;
@@ -216,6 +216,7 @@ pub async fn call(
         upstream_id: None,
         progress_token: envelope.meta_progress_token.and_then(|range| range.of(body)).map(Bytes::copy_from_slice),
         outward_uri: route.outward_uri.clone(),
+        tasks: tasks::Said::Nothing,
         cancelled,
         deadline: upstream::call_deadline(incoming.backend.config.call_timeout),
         socket,

@@ -235,7 +235,12 @@ impl Request<'_> {
 
     /// The target of a task of the extension.
     async fn task_route(&self) -> Result<Route, Refusal> {
+        const METHODS: [&str; 3] = ["tasks/get", "tasks/update", "tasks/cancel"];
+        let not_found = || Refusal::from(Fault::new(Kind::MethodNotFound, "method not found"));
         let backend = self.incoming.backend;
+        if !METHODS.iter().any(|method| self.envelope.method_is(&self.body, method)) {
+            return Err(not_found());
+        }
         let fault = match tasks::route(self.shard(), &self.caller, backend, &self.body, &self.envelope) {
             Ok(route) => return Ok(route),
             Err(fault) => fault,
@@ -249,7 +254,7 @@ impl Request<'_> {
             offered |= modern.is_some_and(|modern| modern.offers.task_extension);
         }
         match (offered, declared) {
-            (false, _) => Err(Fault::new(Kind::MethodNotFound, "method not found").into()),
+            (false, _) => Err(not_found()),
             (true, None) => Err(Refusal::missing_capability(NEEDED)),
             (true, Some(_)) => Err(fault.into()),
         }

@@ -403,8 +403,9 @@ impl Session {
         old
     }
 
-    /// Takes a finished request out of the waiting ones.
+    /// Takes a finished request out of the waiting ones. The session idles from now on, however long the request took.
     pub fn finished(&self, id: &[u8]) {
+        self.last_used.set(agentlane_runtime::now());
         let mut in_flight = self.in_flight.borrow_mut();
         if let Some(place) = in_flight.iter().position(|request| request.id[..] == *id) {
             in_flight.swap_remove(place);

@@ -66,7 +66,10 @@ class Target:
     @property
     def as_target(self):
         where = {"host": f"http://127.0.0.1:{self.port}/{'sse' if self.revision == SSE_2024 else 'mcp'}"}
-        return {"name": self.name, "sse" if self.revision == SSE_2024 else "mcp": where}
+        if self.revision == SSE_2024:
+            return {"name": self.name, "sse": where}
+        # A restart shall be seen by nobody: that it may end sessions instead has tests of its own.
+        return {"name": self.name, "mcp": where, "onSessionLoss": "reopen"}
 
     async def serve(self, reader, writer):
         self.connections.add(writer)

@@ -207,24 +207,64 @@ async fn discover(
     post_head: &Bytes,
     deadline: Instant,
 ) -> Result<Option<Bytes>, Fault> {
+    match discover_once(shard, target, post_head, deadline).await? {
+        Discovery::SupportedAfterAll => match discover_once(shard, target, post_head, deadline).await? {
+            Discovery::Result(result) => Ok(Some(result)),
+            Discovery::SupportedAfterAll | Discovery::Refused => Ok(None),
+        },
+        Discovery::Result(result) => Ok(Some(result)),
+        Discovery::Refused => Ok(None),
+    }
+}
+
+/// What came of one `server/discover`.
+enum Discovery {
+    Result(Bytes),
+    /// The version was refused, and named as one to come back with (2026-07-28, "Version Negotiation").
+    SupportedAfterAll,
+    Refused,
+}
+
+async fn discover_once(
+    shard: &Rc<Shard>,
+    target: &HttpTarget,
+    post_head: &Bytes,
+    deadline: Instant,
+) -> Result<Discovery, Fault> {
     let request = discover_request(shard, &Client::gateway())?;
     let sent = modern_leg::post(shard, target, post_head, request, &[], &[], true, Some(deadline), None);
     let mut answer = sent.await?;
     if let Answer::Refused { status, body } = &answer {
         return match status {
             401 | 403 | 407 | 408 | 429 | 500.. => Err(upstream::refusal(*status, body)),
-            _ => Ok(None),
+            _ if names_our_version(body) => Ok(Discovery::SupportedAfterAll),
+            _ => Ok(Discovery::Refused),
         };
     }
     while let Some(message) = answer.next().await? {
         let Some(data) = message.data else { continue };
-        let Ok(envelope) = json::scan(&data, &SCAN_LIMITS) else { return Ok(None) };
+        let Ok(envelope) = json::scan(&data, &SCAN_LIMITS) else { return Ok(Discovery::Refused) };
         if envelope.result.is_some() || envelope.error.is_some() {
             answer.finish().await;
-            return Ok(envelope.result.map(|range| data.slice(range.usize())));
+            return Ok(match envelope.result {
+                Some(range) => Discovery::Result(data.slice(range.usize())),
+                None if names_our_version(&data) => Discovery::SupportedAfterAll,
+                None => Discovery::Refused,
+            });
         }
     }
-    Ok(None)
+    Ok(Discovery::Refused)
+}
+
+/// Whether an error says that the version is not supported, and lists it as supported.
+fn names_our_version(body: &[u8]) -> bool {
+    let supported = || {
+        let envelope = json::scan(body, &SCAN_LIMITS).ok()?;
+        let error = envelope.error.filter(|fault| results::code_of(body, *fault) == Some(-32022))?;
+        let listed = json::get_path(body, error, &["data", "supported"]).ok()??;
+        Some(json::elements(body, listed).map_while(Result::ok).any(|version| json::raw_eq(body, version, VERSION)))
+    };
+    supported().unwrap_or(false)
 }
 
 /// `server/discover` on behalf of a client.

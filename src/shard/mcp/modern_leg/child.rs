@@ -60,7 +60,8 @@ pub async fn start(
             Ok(Err(refusal)) => refusal,
             Err(fault) => {
                 port.stop();
-                return Err(refused.unwrap_or(fault));
+                // That it refused the other era says less than that there was no answer in this one.
+                return Err(fault);
             }
         };
         port.stop();

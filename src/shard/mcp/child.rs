@@ -1,6 +1,7 @@
 //! A stdio target: the child's socket, owned by one shard, and the messages on it. Ids on the wire to a child are the
 //! gateway's own numbers, so that any number of sessions can share it; each session keeps its own ids outside.
 
+mod link;
 mod tend;
 
 use std::cell::RefCell;
@@ -9,10 +10,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use agentlane_runtime as runtime;
-use agentlane_runtime::channel::{self, Sender};
+use agentlane_runtime::channel;
 use agentlane_runtime::local::Event;
 use agentlane_runtime::{ReadHalf, Stream, WriteHalf};
-use agentlane_wire::json::{self, MessageKind, Splice};
+use agentlane_wire::json::{self, Splice};
 use bytes::{Bytes, BytesMut};
 
 use super::era::Era;
@@ -23,13 +24,14 @@ use super::upstream::{Answer, ask_child};
 use super::{SCAN_LIMITS, inbound, mcp_fault, modern_leg};
 use crate::backend::mcp::{Protocol, StdioTarget};
 use crate::fault::{Fault, Kind};
-use crate::limits::{CHILD_QUEUE, CHILD_WAITING_TIDY, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
+use crate::limits::{CHILD_QUEUE, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
 use crate::mesh::{SharedChild, SpawnedChild, ToControl, ToShard};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::envelope::Client;
 use crate::protocol::mcp::revision::Revision;
 use crate::session::{ChildCommand, ChildPort, Leg, LegId, OpenLeg, Session, Transport};
 use crate::shard::Shard;
+pub use link::{Link, deliver};
 pub use tend::Notes;
 use tend::Ward;
 
@@ -191,90 +193,6 @@ pub fn attach(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, port: &ChildP
     Ok(())
 }
 
-/// One conversation with a target: who waits for what on it.
-pub struct Link {
-    name: String,
-    shared: bool,
-    commands: Sender<ChildCommand>,
-    /// Requests in their order; the newest last.
-    waiting: Vec<(u64, Sender<Bytes>)>,
-    /// Requests to be told of changes (2026-07-28): they last, and nothing belongs to them but what says so.
-    listens: Vec<(u64, Sender<Bytes>)>,
-    attached: Vec<(u64, Sender<Bytes>)>,
-    notes: Notes,
-}
-
-impl Link {
-    pub fn new(name: &str, shared: bool, commands: Sender<ChildCommand>, notes: Notes) -> Self {
-        let (waiting, listens, attached) = (Vec::new(), Vec::new(), Vec::new());
-        Link { name: name.to_owned(), shared, commands, waiting, listens, attached, notes }
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Notes what a command changes; gives the message that it sends, if it does.
-    pub fn note(&mut self, command: ChildCommand) -> Option<Bytes> {
-        match command {
-            ChildCommand::Request { id, message, reply } => {
-                if is_listen(&message) {
-                    self.listens.retain(|(_, reply)| !reply.is_closed());
-                    self.listens.push((id, reply));
-                    return Some(message);
-                }
-                self.notes.request(&message, self.waiting.is_empty());
-                if self.waiting.len() >= CHILD_WAITING_TIDY {
-                    self.waiting.retain(|(_, reply)| !reply.is_closed());
-                }
-                self.waiting.push((id, reply));
-                return Some(message);
-            }
-            ChildCommand::Send(message) => {
-                self.notes.told(&message);
-                return Some(message);
-            }
-            ChildCommand::Forget { id } => self.forget(id),
-            ChildCommand::Attach { session, events } => self.attached.push((session, events)),
-            ChildCommand::Detach { session } => {
-                self.attached.retain(|(attached, _)| *attached != session);
-                if self.attached.is_empty() {
-                    self.notes.left();
-                }
-            }
-        }
-        None
-    }
-
-    /// Nobody waits for `id` any more, and whoever did learns it.
-    pub fn forget(&mut self, id: u64) {
-        self.waiting.retain(|(waiting, _)| *waiting != id);
-        self.listens.retain(|(listen, _)| *listen != id);
-    }
-
-    /// The other side has gone.
-    pub fn forget_all(&mut self) {
-        self.waiting.clear();
-        self.listens.clear();
-        self.attached.clear();
-    }
-
-    /// Takes out whoever waits for the response to `id`.
-    fn answered(&mut self, id: u64) -> Option<Sender<Bytes>> {
-        let all =
-            if self.waiting.iter().any(|(waiting, _)| *waiting == id) { &mut self.waiting } else { &mut self.listens };
-        let at = all.iter().position(|(waiting, _)| *waiting == id)?;
-        Some(all.remove(at).1)
-    }
-}
-
-/// Whether a request asks to be told of changes. The name is looked for first: messages may be large.
-fn is_listen(message: &[u8]) -> bool {
-    const LISTEN: &str = "subscriptions/listen";
-    memchr::memmem::find(message, LISTEN.as_bytes()).is_some()
-        && json::scan(message, &SCAN_LIMITS).is_ok_and(|envelope| envelope.method_is(message, LISTEN))
-}
-
 /// Puts the pumps of a fresh child on this shard, and somebody who looks after it.
 fn connect(shard: &Rc<Shard>, child: SpawnedChild, target: &StdioTarget) -> Result<ChildPort, Fault> {
     let failed = |error| mcp_fault::internal("child's socket").with(error);
@@ -339,7 +257,7 @@ async fn read_pump(mut reader: ReadHalf, link: &Rc<RefCell<Link>>) {
         }
         searched = buffer.len();
         if buffer.len() > UPSTREAM_MESSAGE_BYTES_MAX {
-            tracing::warn!(target: "agentlane::child", target_name = %link.borrow().name, "line too long");
+            tracing::warn!(target: "agentlane::child", target_name = %link.borrow().name(), "line too long");
             let _ = reader.shutdown(std::net::Shutdown::Both);
             return;
         }
@@ -353,112 +271,6 @@ async fn read_pump(mut reader: ReadHalf, link: &Rc<RefCell<Link>>) {
         }
         link.borrow_mut().notes.heard();
     }
-}
-
-/// Where a message of the child goes.
-enum Place {
-    Reply(Sender<Bytes>),
-    Session(Sender<Bytes>),
-    Everybody(Vec<Sender<Bytes>>),
-    Refuse,
-    Nobody,
-}
-
-/// Hands a message of the other side to whom it belongs.
-pub async fn deliver(link: &Rc<RefCell<Link>>, message: Bytes) {
-    let shared = link.borrow().shared;
-    let place = place(&mut link.borrow_mut(), &message);
-    match place {
-        // A child of one session waits for its reader; a shared one must not.
-        Place::Reply(to) | Place::Session(to) if !shared => {
-            link.borrow_mut().notes.stalled = true;
-            let _ = to.send(message).await;
-            link.borrow_mut().notes.stalled = false;
-        }
-        Place::Reply(to) | Place::Session(to) => drop(to.try_send(message)),
-        Place::Everybody(all) => all.iter().for_each(|to| drop(to.try_send(message.clone()))),
-        Place::Refuse => refuse(&link.borrow(), &message),
-        Place::Nobody => {}
-    }
-}
-
-fn place(link: &mut Link, message: &Bytes) -> Place {
-    let Ok(envelope) = json::scan(message, &SCAN_LIMITS) else {
-        tracing::warn!(target: "agentlane::child", target_name = %link.name, "a line that is no JSON-RPC message");
-        return Place::Nobody;
-    };
-    match envelope.kind {
-        MessageKind::Response | MessageKind::ErrorResponse => {
-            let id = envelope.id.and_then(|id| json::as_u64(message, id.range));
-            id.and_then(|id| link.answered(id)).map_or(Place::Nobody, Place::Reply)
-        }
-        MessageKind::Notification if envelope.method_is(message, "notifications/progress") => {
-            let id = envelope.progress_token.and_then(|token| json::as_u64(message, token));
-            let waiting = id.and_then(|id| link.waiting.iter().find(|(waiting, _)| *waiting == id));
-            waiting.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
-        }
-        // What a listener asked for (2026-07-28) says whose it is.
-        MessageKind::Notification if envelope.meta_subscription_id.is_some() => {
-            let id = envelope.meta_subscription_id.and_then(|id| json::as_u64(message, id));
-            let listen = id.and_then(|id| link.listens.iter().find(|(listen, _)| *listen == id));
-            listen.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
-        }
-        MessageKind::Notification if ends_listen(link, &envelope, message) => Place::Nobody,
-        MessageKind::Notification if link.shared => shared_notification(link, &envelope, message),
-        MessageKind::Request | MessageKind::Notification => {
-            if envelope.kind == MessageKind::Request && !link.shared {
-                link.notes.asks(message, &envelope);
-            } else if envelope.method_is(message, "notifications/cancelled") {
-                link.notes.withdraws(message, &envelope);
-            }
-            newest_or_session(link)
-        }
-        MessageKind::Invalid(_) => Place::Nobody,
-    }
-}
-
-/// Whether a child of 2026-07-28 ends a listen, which it does by cancelling it: whoever reads it learns by the closed channel.
-fn ends_listen(link: &mut Link, envelope: &json::Envelope, message: &Bytes) -> bool {
-    if link.listens.is_empty() || !envelope.method_is(message, "notifications/cancelled") {
-        return false;
-    }
-    let id = envelope.request_id.and_then(|id| json::as_u64(message, id));
-    let before = link.listens.len();
-    link.listens.retain(|(listen, _)| Some(*listen) != id);
-    link.listens.len() < before
-}
-
-/// A shared child: changes concern everybody, log messages only whoever alone is being served.
-fn shared_notification(link: &Link, envelope: &json::Envelope, message: &Bytes) -> Place {
-    if !envelope.method_is(message, "notifications/message") {
-        return Place::Everybody(link.attached.iter().map(|(_, events)| events.clone()).collect());
-    }
-    match link.waiting.as_slice() {
-        [(_, only)] => Place::Reply(only.clone()),
-        _ => Place::Nobody,
-    }
-}
-
-fn newest_or_session(link: &Link) -> Place {
-    // A shared child negotiated without capabilities: whom it means, nobody could say.
-    if link.shared {
-        return Place::Refuse;
-    }
-    if let Some((_, reply)) = link.waiting.last() {
-        return Place::Reply(reply.clone());
-    }
-    link.attached.last().map_or(Place::Nobody, |(_, events)| Place::Session(events.clone()))
-}
-
-/// Answers a request of a shared child: `ping`, and nothing else.
-fn refuse(link: &Link, message: &Bytes) {
-    let Ok(envelope) = json::scan(message, &SCAN_LIMITS) else { return };
-    let Some(id) = envelope.answer_id().and_then(|range| range.of(message)) else { return };
-    let answer = match envelope.method_is(message, "ping") {
-        true => error::result_response(id, b"{}"),
-        false => error::error_response(Some(id), -32601, "a shared server has no client to ask"),
-    };
-    let _ = link.commands.try_send(ChildCommand::Send(answer));
 }
 
 /// The message with `id` in the place of its id.

@@ -13,13 +13,12 @@ use agentlane_runtime::local::Event;
 use agentlane_wire::json::{self, MessageKind};
 use bytes::Bytes;
 
-use super::Link;
+use super::link::Link;
 use crate::backend::mcp::StdioTarget;
 use crate::limits::{CHILD_SUBSCRIPTIONS_MAX, SESSION_SERVER_REQUESTS_MAX};
 use crate::mesh::Lease;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::vigil::{Duty, Seen, Vigil};
-use crate::session::ChildCommand;
 use crate::session::board::Board;
 use crate::shard::Shard;
 use crate::shard::mcp::SCAN_LIMITS;
@@ -136,23 +135,23 @@ pub async fn tend(shard: Rc<Shard>, ward: Ward, target: StdioTarget, stopped: Re
         }
         let seen = {
             let mut link = ward.link.borrow_mut();
-            let (owes, listened) = (!link.waiting.is_empty(), !link.listens.is_empty());
+            let (owes, is_listened) = (link.owes(), link.is_listened());
             let seen = link.notes.seen(owes);
             // Whoever listens would have to start it again at once.
-            Seen { held: seen.held || listened, ..seen }
+            Seen { held: seen.held || is_listened, ..seen }
         };
         match vigil.look(seen, runtime::now()) {
             Duty::Nothing => {}
             Duty::Ping => {
                 let id = shard.call_id();
                 let ping = error::request(id, "ping", None);
-                // Full: it does not read, and will not answer.
-                let _ = super::with_id(&ping, id)
-                    .map(|ping| ward.link.borrow().commands.try_send(ChildCommand::Send(ping)));
+                if let Ok(ping) = super::with_id(&ping, id) {
+                    ward.link.borrow().tell(ping);
+                }
             }
             Duty::Replace => return ward.kill(),
             Duty::Rest if ward.board.shut_if_unused() => {
-                tracing::debug!(target: "agentlane::child", target_name = %ward.link.borrow().name, "a child that nobody uses is ended");
+                tracing::debug!(target: "agentlane::child", target_name = %ward.link.borrow().name(), "a child that nobody uses is ended");
                 ward.rested.store(true, Ordering::Release);
                 ward.closed.store(true, Ordering::Release);
                 break;
@@ -174,7 +173,7 @@ impl Ward {
 
     /// Whoever waits for a child that has hung learns it now, and the next call starts another.
     fn kill(self) {
-        let (name, waiting) = (self.link.borrow().name.clone(), self.link.borrow().waiting.len());
+        let (name, waiting) = (self.link.borrow().name().to_owned(), self.link.borrow().owed());
         tracing::warn!(
             target: "agentlane::child",
             target_name = %name,

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const SESSION_IN_FLIGHT_MAX: usize = 512;
 /// Requests from servers that wait for the client's answer, per session; one above it is refused upstream.
 pub const SESSION_SERVER_REQUESTS_MAX: usize = 256;
+/// Resources that a session is subscribed to; one above it is refused.
+pub const SESSION_SUBSCRIPTIONS_MAX: usize = 1_024;
 /// Events kept for `Last-Event-ID` per stream, and their bytes; the oldest leaves first.
 pub const STREAM_EVENTS_MAX: usize = 256;
 /// See [`STREAM_EVENTS_MAX`].

@@ -10,7 +10,7 @@ use crate::support::mcp_server::{Act, McpServer, begin_events, event};
 use crate::support::upstream::Upstream;
 use crate::support::wire::Peer;
 use crate::support::{PATIENCE, free_port};
-use crate::{federation, notes};
+use crate::{federation, gateway, notes};
 
 /// A server whose tool `sample` asks the client's model, under the id 1, and answers with what it said.
 fn sampling(name: &'static str) -> McpServer {
@@ -227,4 +227,21 @@ fn a_plain_upstream_lives_beside_an_mcp_endpoint() {
             "web: echo {}"
         );
     }
+}
+
+#[test]
+fn one_subscription_too_many_is_refused() {
+    let server = McpServer::scripted("one", |seen| match seen.method() {
+        "resources/subscribe" | "resources/unsubscribe" => Act::Result(json!({})),
+        _ => Act::Well,
+    });
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("one")] }));
+    let client = McpClient::open(address);
+    for number in 0..1_024 {
+        client.result("resources/subscribe", json!({ "uri": format!("memo:{number}") }));
+    }
+    let refused = client.ask("resources/subscribe", json!({ "uri": "memo:last" }));
+    assert_eq!(refused["error"]["message"], "too many subscriptions", "{refused}");
+    client.result("resources/unsubscribe", json!({ "uri": "memo:0" }));
+    client.result("resources/subscribe", json!({ "uri": "memo:last" }));
 }

@@ -13,7 +13,7 @@ use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
 use super::{
-    Incoming, era, failure_response, hub, inbound, leg, listen, lists, loss, mcp_fault, modern_leg, refuse, tasks,
+    Incoming, era, failure_response, leg, listen, lists, loss, mcp_fault, modern_leg, refuse, subscribe, tasks,
 };
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
@@ -54,9 +54,12 @@ pub async fn request(
         Method::Tasks if tasks::is_list(incoming.backend, &body, envelope) => {
             Box::pin(tasks::list(incoming, session, &body, envelope)).await
         }
+        Method::ResourcesSubscribe if subscribe::is_full(session) => {
+            Err(Fault::new(Kind::Overloaded, "too many subscriptions"))
+        }
         Method::SetLevel => Box::pin(set_level(incoming, session, &body, envelope, identity)).await,
-        Method::ResourcesUnsubscribe | Method::ResourcesSubscribe if shared_subscription(incoming, session) => {
-            Box::pin(subscribe_shared(incoming, session, method, &body, envelope)).await
+        Method::ResourcesUnsubscribe | Method::ResourcesSubscribe if subscribe::is_counted_here(incoming, session) => {
+            Box::pin(subscribe::shared(incoming, session, method, &body, envelope)).await
         }
         _ => return forward(incoming, session, method, id, body, envelope, responder, record).await,
     };
@@ -122,52 +125,6 @@ async fn set_level(
     match outcomes.into_iter().find_map(Result::err) {
         Some(fault) => Err(fault),
         None => Err(Fault::new(Kind::MethodNotFound, "method not found")),
-    }
-}
-
-/// Whether the only target is a child shared by others: then subscriptions are counted here. In a federation the route
-/// decides, later.
-fn shared_subscription(incoming: &Incoming<'_>, session: &Session) -> bool {
-    incoming.backend.config.is_identity()
-        && session.leg_ids().first().is_some_and(|&leg| inbound::is_shared(session, leg))
-}
-
-async fn subscribe_shared(
-    incoming: &Incoming<'_>,
-    session: &Rc<Session>,
-    method: Method,
-    body: &Bytes,
-    envelope: &Envelope,
-) -> Result<Bytes, Fault> {
-    let id = session.leg_ids().first().copied().unwrap_or_default();
-    let uri = envelope.uri.ok_or_else(|| Fault::new(Kind::InvalidParams, "params.uri is missing"))?;
-    let raw = Bytes::copy_from_slice(uri.of(body).unwrap_or_default());
-    note_subscription(session, method, id, raw);
-    if method == Method::ResourcesUnsubscribe {
-        if let Ok(own) = json::string(body, uri) {
-            hub::unsubscribe(incoming.shard, session, id, &own);
-        }
-        // Others may still listen; what this session does not want any more is dropped on the way to it.
-        return Ok(Bytes::from_static(b"{}"));
-    }
-    let open = leg::ready(incoming.shard, session, id).await?;
-    if open.modern.is_some() {
-        let route = Route::default();
-        let subscribed = subscribe_modern(incoming.shard, session, id, method, body, envelope, &route);
-        return Box::pin(subscribed).await.map(|()| Bytes::from_static(b"{}"));
-    }
-    let deadline = runtime::now() + incoming.backend.config.deadline;
-    let params = envelope.params.and_then(|range| range.of(body));
-    let request = error::request(incoming.shard.call_id(), "resources/subscribe", params);
-    let answer = upstream::ask(incoming.shard, session, &open, id, request, true, deadline).await?;
-    leg::result_of(&answer)?.ok_or_else(|| Fault::new(Kind::UpstreamBroken, "target sent no result"))
-}
-
-fn note_subscription(session: &Session, method: Method, leg: LegId, uri: Bytes) {
-    let mut subscriptions = session.subscriptions.borrow_mut();
-    subscriptions.retain(|(id, known)| *id != leg || *known != uri);
-    if method == Method::ResourcesSubscribe {
-        subscriptions.push((leg, uri));
     }
 }
 
@@ -251,7 +208,7 @@ pub async fn exchange(
         }
         if open.modern.is_some() {
             if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
-                let subscribed = subscribe_modern(shard, session, leg, method, body, envelope, &route);
+                let subscribed = subscribe::modern(shard, session, leg, method, body, envelope, &route);
                 Box::pin(subscribed).await?;
                 let _ = responder.json(200, error::result_response(id, b"{}")).await;
                 return Ok(Served::Done);
@@ -338,7 +295,7 @@ pub async fn exchange(
         // Here, because a request that was refused has left nothing, and one that failed was told.
         note_state(incoming, session, leg, method, body, envelope, &route);
         if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
-            remember_subscription(session, method, leg, body, envelope, &route);
+            subscribe::remember(session, method, leg, body, envelope, &route);
         }
         answer.register_socket(&socket);
         let tasks = tasks::said(incoming.backend, session, &open, method, body, envelope);
@@ -432,51 +389,6 @@ pub fn register(session: &Session, request: InFlight) -> Result<(), Fault> {
         return Err(mcp_fault::overloaded());
     }
     in_flight.push(request);
-    Ok(())
-}
-
-fn remember_subscription(
-    session: &Session,
-    method: Method,
-    leg: LegId,
-    body: &Bytes,
-    envelope: &Envelope,
-    route: &Route,
-) {
-    let own = match (&route.outward_uri, envelope.uri) {
-        (Some((own, _)), _) => {
-            let mut quoted = bytes::BytesMut::new();
-            json::quote_into(&mut quoted, own);
-            quoted.freeze()
-        }
-        (None, Some(range)) => Bytes::copy_from_slice(range.of(body).unwrap_or_default()),
-        (None, None) => return,
-    };
-    note_subscription(session, method, leg, own);
-}
-
-/// A session's subscription at a target without sessions: it is heard with others.
-async fn subscribe_modern(
-    shard: &Rc<Shard>,
-    session: &Rc<Session>,
-    leg: LegId,
-    method: Method,
-    body: &Bytes,
-    envelope: &Envelope,
-    route: &Route,
-) -> Result<(), Fault> {
-    let own = match (&route.outward_uri, envelope.uri) {
-        (Some((own, _)), _) => std::borrow::Cow::from(own),
-        (None, Some(range)) => {
-            json::string(body, range).map_err(|_| Fault::new(Kind::InvalidParams, "params.uri is not a string"))?
-        }
-        (None, None) => return Err(Fault::new(Kind::InvalidParams, "params.uri is missing")),
-    };
-    match method {
-        Method::ResourcesSubscribe => hub::subscribe(shard, session, leg, &own).await?,
-        _ => hub::unsubscribe(shard, session, leg, &own),
-    }
-    remember_subscription(session, method, leg, body, envelope, route);
     Ok(())
 }
 

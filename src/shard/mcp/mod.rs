@@ -23,6 +23,7 @@ pub mod routing;
 mod sessionless;
 pub mod sse;
 pub mod stdio_front;
+pub mod subscribe;
 pub mod tasks;
 pub mod upstream;
 

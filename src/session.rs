@@ -23,7 +23,7 @@ use crate::protocol::mcp::modern::listen::{List, Lists};
 use crate::protocol::mcp::modern::tools::Tools;
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::streams::Streams;
-use board::Board;
+use board::{Board, CallMark};
 
 /// One client's session with one MCP backend.
 pub struct Session {
@@ -196,8 +196,9 @@ impl ChildPort {
 
 /// What a session says to a child's owner.
 pub enum ChildCommand {
-    /// A request whose id is already `id`; answers and what belongs to them come on `reply`.
-    Request { id: u64, message: Bytes, reply: Sender<Bytes> },
+    /// A request whose id is already `id`; answers and what belongs to them come on `reply`. `mark`: whose it is, for the
+    /// log.
+    Request { id: u64, message: Bytes, reply: Sender<Bytes>, mark: Option<CallMark> },
     /// A notification or an answer.
     Send(Bytes),
     /// Nobody waits for `id` any more.

@@ -351,14 +351,14 @@ fn standard_error_names_the_only_call() {
         };
         let mark = |session| Some(CallMark { session, id: b"\"a\""[..].into(), method: "tools/call" });
         assert!(!say("before").await.contains("session="));
-        let first = board.begin(1, mark(0xabc));
+        board.works_on(mark(0xabc));
         let line = say("alone").await;
         assert!(line.contains("session=0000000000000abc id=\"a\" method=\"tools/call\""), "{line}");
-        let second = board.begin(2, mark(0xdef));
+        board.works_on(None);
         assert!(!say("both").await.contains("session="));
-        drop(first);
+        board.works_on(mark(0xdef));
         assert!(say("second").await.contains("session=0000000000000def"));
-        drop((second, lease));
+        drop(lease);
         drop(io);
         status(&exit).await;
     });

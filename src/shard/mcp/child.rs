@@ -203,7 +203,7 @@ fn connect(shard: &Rc<Shard>, child: SpawnedChild, target: &StdioTarget) -> Resu
     let (stop, stopped) = channel::bounded(1);
     let port = ChildPort::new(commands.clone(), stop).with_board(child.board);
     let notes = Notes::new(target.idle_after.is_some());
-    let link = Rc::new(RefCell::new(Link::new(&child.target, target.shared, commands, notes)));
+    let link = Rc::new(RefCell::new(Link::new(&child.target, target.shared, commands, notes, port.board.clone())));
     let ended = Rc::new(Event::new());
     runtime::spawn(write_pump(writer, inbox, link.clone(), ended.clone()));
     let (closed, rested, board) = (port.closed.clone(), port.rested.clone(), port.board.clone());

@@ -215,7 +215,7 @@ fn start_pumps(shard: &Rc<Shard>, name: &str, events: Events, mailbox: Mailbox) 
     let (commands, inbox) = channel::bounded(CHILD_QUEUE);
     let (stop, stopped) = channel::bounded(1);
     let port = ChildPort::new(commands.clone(), stop);
-    let link = Rc::new(RefCell::new(Link::new(name, false, commands, Notes::default())));
+    let link = Rc::new(RefCell::new(Link::new(name, false, commands, Notes::default(), port.board.clone())));
     let ended = Rc::new(Event::new());
     // The stream's socket, for whoever ends it; taken out before it is closed.
     let socket = Rc::new(Cell::new(Some(events.http.as_raw_fd())));

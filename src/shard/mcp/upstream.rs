@@ -302,9 +302,9 @@ pub fn ask_child(
     deadline: Option<Instant>,
     mark: Option<CallMark>,
 ) -> Result<Answer, Fault> {
-    let under_way = port.board.begin(id, mark).ok_or_else(mcp_fault::child_rests)?;
+    let under_way = port.board.begin().ok_or_else(mcp_fault::child_rests)?;
     let (reply, messages) = channel::bounded(RELAY_QUEUE);
-    port.commands.try_send(ChildCommand::Request { id, message, reply }).map_err(|_| mcp_fault::child_busy())?;
+    port.commands.try_send(ChildCommand::Request { id, message, reply, mark }).map_err(|_| mcp_fault::child_busy())?;
     Ok(Answer::Child { messages, deadline, under_way })
 }
 

@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use agentlane_runtime as runtime;
 use agentlane_runtime::channel::Sender;
 use agentlane_wire::json::{self, MessageKind};
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use super::tend::Notes;
 use crate::limits::CHILD_WAITING_TIDY;
 use crate::protocol::mcp::error;
 use crate::session::ChildCommand;
+use crate::session::board::{Board, CallMark};
 use crate::shard::mcp::SCAN_LIMITS;
 
 /// One conversation with a target: who waits for what on it.
@@ -20,17 +23,25 @@ pub struct Link {
     shared: bool,
     commands: Sender<ChildCommand>,
     /// Requests in their order; the newest last.
-    waiting: Vec<(u64, Sender<Bytes>)>,
+    waiting: Vec<Waiting>,
     /// Requests to be told of changes (2026-07-28): they last, and nothing belongs to them but what says so.
     listens: Vec<(u64, Sender<Bytes>)>,
     attached: Vec<(u64, Sender<Bytes>)>,
     pub notes: Notes,
+    board: Arc<Board>,
+}
+
+/// A request that waits for its answer.
+struct Waiting {
+    id: u64,
+    reply: Sender<Bytes>,
+    mark: Option<CallMark>,
 }
 
 impl Link {
-    pub fn new(name: &str, shared: bool, commands: Sender<ChildCommand>, notes: Notes) -> Self {
+    pub fn new(name: &str, shared: bool, commands: Sender<ChildCommand>, notes: Notes, board: Arc<Board>) -> Self {
         let (waiting, listens, attached) = (Vec::new(), Vec::new(), Vec::new());
-        Link { name: name.to_owned(), shared, commands, waiting, listens, attached, notes }
+        Link { name: name.to_owned(), shared, commands, waiting, listens, attached, notes, board }
     }
 
     pub fn name(&self) -> &str {
@@ -60,7 +71,7 @@ impl Link {
     /// Notes what a command changes; gives the message that it sends, if it does.
     pub fn note(&mut self, command: ChildCommand) -> Option<Bytes> {
         match command {
-            ChildCommand::Request { id, message, reply } => {
+            ChildCommand::Request { id, message, reply, mark } => {
                 if is_listen(&message) {
                     self.listens.retain(|(_, reply)| !reply.is_closed());
                     self.listens.push((id, reply));
@@ -68,9 +79,10 @@ impl Link {
                 }
                 self.notes.request(&message, self.waiting.is_empty());
                 if self.waiting.len() >= CHILD_WAITING_TIDY {
-                    self.waiting.retain(|(_, reply)| !reply.is_closed());
+                    self.waiting.retain(|waiting| !waiting.reply.is_closed());
                 }
-                self.waiting.push((id, reply));
+                self.waiting.push(Waiting { id, reply, mark });
+                self.show(None);
                 return Some(message);
             }
             ChildCommand::Send(message) => {
@@ -91,8 +103,11 @@ impl Link {
 
     /// Nobody waits for `id` any more, and whoever did learns it.
     pub fn forget(&mut self, id: u64) {
-        self.waiting.retain(|(waiting, _)| *waiting != id);
         self.listens.retain(|(listen, _)| *listen != id);
+        if let Some(place) = self.waiting.iter().position(|waiting| waiting.id == id) {
+            let forgotten = self.waiting.remove(place);
+            self.show(forgotten.mark);
+        }
     }
 
     /// The other side has gone.
@@ -104,10 +119,22 @@ impl Link {
 
     /// Takes out whoever waits for the response to `id`.
     fn answered(&mut self, id: u64) -> Option<Sender<Bytes>> {
-        let all =
-            if self.waiting.iter().any(|(waiting, _)| *waiting == id) { &mut self.waiting } else { &mut self.listens };
-        let at = all.iter().position(|(waiting, _)| *waiting == id)?;
-        Some(all.remove(at).1)
+        if let Some(place) = self.waiting.iter().position(|waiting| waiting.id == id) {
+            let Waiting { reply, mark, .. } = self.waiting.remove(place);
+            self.show(mark);
+            return Some(reply);
+        }
+        let place = self.listens.iter().position(|(listen, _)| *listen == id)?;
+        Some(self.listens.remove(place).1)
+    }
+
+    /// Shows whoever looks at the board whose request alone the child works on. `ended`: the last one, if none is left.
+    fn show(&self, ended: Option<CallMark>) {
+        match self.waiting.as_slice() {
+            [] => self.board.rests_after(ended, runtime::now()),
+            [only] => self.board.works_on(only.mark.clone()),
+            _ => self.board.works_on(None),
+        }
     }
 }
 
@@ -157,8 +184,8 @@ fn place(link: &mut Link, message: &Bytes) -> Place {
         }
         MessageKind::Notification if envelope.method_is(message, "notifications/progress") => {
             let id = envelope.progress_token.and_then(|token| json::as_u64(message, token));
-            let waiting = id.and_then(|id| link.waiting.iter().find(|(waiting, _)| *waiting == id));
-            waiting.map_or(Place::Nobody, |(_, reply)| Place::Reply(reply.clone()))
+            let waiting = id.and_then(|id| link.waiting.iter().find(|waiting| waiting.id == id));
+            waiting.map_or(Place::Nobody, |waiting| Place::Reply(waiting.reply.clone()))
         }
         // What a listener asked for (2026-07-28) says whose it is.
         MessageKind::Notification if envelope.meta_subscription_id.is_some() => {
@@ -197,7 +224,7 @@ fn shared_notification(link: &Link, envelope: &json::Envelope, message: &Bytes) 
         return Place::Everybody(link.attached.iter().map(|(_, events)| events.clone()).collect());
     }
     match link.waiting.as_slice() {
-        [(_, only)] => Place::Reply(only.clone()),
+        [only] => Place::Reply(only.reply.clone()),
         _ => Place::Nobody,
     }
 }
@@ -207,8 +234,8 @@ fn newest_or_session(link: &Link) -> Place {
     if link.shared {
         return Place::Refuse;
     }
-    if let Some((_, reply)) = link.waiting.last() {
-        return Place::Reply(reply.clone());
+    if let Some(newest) = link.waiting.last() {
+        return Place::Reply(newest.reply.clone());
     }
     link.attached.last().map_or(Place::Nobody, |(_, events)| Place::Session(events.clone()))
 }
@@ -222,4 +249,55 @@ fn refuse(link: &Link, message: &Bytes) {
         false => error::error_response(Some(id), -32601, "a shared server has no client to ask"),
     };
     link.tell(answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use agentlane_runtime::channel::{self, Receiver};
+
+    use super::*;
+
+    fn mark(session: u64) -> Option<CallMark> {
+        Some(CallMark { session, id: Bytes::from_static(b"1"), method: "tools/call" })
+    }
+
+    /// Sends a request over the link; whoever waits for it is given back.
+    fn ask(link: &mut Link, id: u64, mark: Option<CallMark>) -> Receiver<Bytes> {
+        let (reply, answers) = channel::bounded(1);
+        let message = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call"}}"#));
+        assert!(link.note(ChildCommand::Request { id, message, reply, mark }).is_some());
+        answers
+    }
+
+    fn answer(link: &mut Link, id: u64) {
+        let answer = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+        assert!(matches!(place(link, &answer), Place::Reply(_)));
+    }
+
+    #[test]
+    fn the_board_shows_whose_request_is_the_only_one() {
+        let board = Arc::<Board>::default();
+        let (commands, _inbox) = channel::bounded(1);
+        let mut link = Link::new("one", false, commands, Notes::default(), board.clone());
+        let only = || board.only(runtime::now());
+        assert_eq!(only(), None);
+        let _first = ask(&mut link, 1, mark(7));
+        assert_eq!(only(), mark(7));
+        let _second = ask(&mut link, 2, mark(8));
+        assert_eq!(only(), None, "either could be meant");
+        answer(&mut link, 1);
+        assert_eq!(only(), mark(8));
+        let _own = ask(&mut link, 3, None);
+        assert_eq!(only(), None, "the gateway's own counts as well");
+        link.forget(3);
+        assert_eq!(only(), mark(8));
+        answer(&mut link, 2);
+        assert_eq!(only(), mark(8), "what was written before the answer may be read after it");
+        let _third = ask(&mut link, 4, mark(9));
+        link.forget(4);
+        assert_eq!(only(), mark(9));
+        let _last = ask(&mut link, 5, None);
+        answer(&mut link, 5);
+        assert_eq!(only(), None, "the gateway's own is nobody's");
+    }
 }

@@ -2,6 +2,7 @@
 //! log sees. Raised anywhere, translated here alone.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Whose doing a fault is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,12 @@ pub enum Kind {
     AlreadyInitialized,
     ResumeUnknown,
     OriginForbidden,
+    /// Nobody who is known: credentials are missing, or not accepted.
+    Unauthenticated,
+    /// Somebody who is known, and may not.
+    Forbidden,
+    /// More than is allowed in the time.
+    RateLimited,
     NotAcceptable,
     UnsupportedMediaType,
     MethodNotAllowed,
@@ -57,6 +64,8 @@ pub struct Fault {
     pub message: &'static str,
     /// What the log reads.
     pub detail: Option<String>,
+    /// What denied the request, where something did: a policy, and its rule with its place. For the audit log alone.
+    pub rule: Option<Arc<str>>,
 }
 
 impl Kind {
@@ -74,7 +83,8 @@ impl Kind {
             | Kind::SessionMissing
             | Kind::AlreadyInitialized
             | Kind::ResumeUnknown => 400,
-            Kind::OriginForbidden => 403,
+            Kind::Unauthenticated => 401,
+            Kind::OriginForbidden | Kind::Forbidden => 403,
             Kind::SessionUnknown | Kind::NoRoute | Kind::MethodNotFound => 404,
             Kind::MethodNotAllowed => 405,
             Kind::NotAcceptable => 406,
@@ -82,6 +92,7 @@ impl Kind {
             Kind::TooLarge => 413,
             Kind::UnsupportedMediaType => 415,
             Kind::Misdirected => 421,
+            Kind::RateLimited => 429,
             Kind::Internal => 500,
             Kind::UpstreamUnreachable | Kind::UpstreamBroken | Kind::CapabilityMissing => 502,
             Kind::NoBackend | Kind::Overloaded | Kind::Draining => 503,
@@ -121,6 +132,20 @@ impl Kind {
         }
     }
 
+    /// Whether a request that ends with it was denied by a decision of the gateway, as opposed to being wrong or unlucky.
+    /// A fault of any other kind is a denial as well when it names its [`rule`](Fault::rule).
+    pub const fn denies(self) -> bool {
+        matches!(
+            self,
+            Kind::OriginForbidden
+                | Kind::Unauthenticated
+                | Kind::Forbidden
+                | Kind::RateLimited
+                | Kind::HeaderMismatch
+                | Kind::Misdirected
+        )
+    }
+
     /// A label of bounded cardinality for metrics and records.
     pub const fn label(self) -> &'static str {
         match self {
@@ -139,6 +164,9 @@ impl Kind {
             Kind::AlreadyInitialized => "already_initialized",
             Kind::ResumeUnknown => "resume_unknown",
             Kind::OriginForbidden => "origin_forbidden",
+            Kind::Unauthenticated => "unauthenticated",
+            Kind::Forbidden => "forbidden",
+            Kind::RateLimited => "rate_limited",
             Kind::NotAcceptable => "not_acceptable",
             Kind::UnsupportedMediaType => "unsupported_media_type",
             Kind::MethodNotAllowed => "method_not_allowed",
@@ -160,11 +188,17 @@ impl Kind {
 
 impl Fault {
     pub const fn new(kind: Kind, message: &'static str) -> Self {
-        Fault { kind, message, detail: None }
+        Fault { kind, message, detail: None, rule: None }
     }
 
     pub fn with(mut self, detail: impl fmt::Display) -> Self {
         self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// Names what denied the request: it goes into the audit log, whatever the peer is told.
+    pub fn by(mut self, rule: impl Into<Arc<str>>) -> Self {
+        self.rule = Some(rule.into());
         self
     }
 }

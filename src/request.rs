@@ -8,6 +8,9 @@ use agentlane_wire::h1::RequestHead;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::fault::Kind;
+use crate::telemetry::audit::Denial;
+
 /// What routes and policies may read.
 pub struct RequestView<'a> {
     pub head: &'a RequestHead,
@@ -125,11 +128,19 @@ pub struct LocalReply {
     /// Names in lower case.
     pub headers: SmallVec<[(Bytes, Bytes); 4]>,
     pub body: Bytes,
+    /// There when the answer refuses what was asked.
+    pub denial: Option<Box<Denial>>,
 }
 
 impl LocalReply {
     pub fn new(status: u16) -> Self {
-        LocalReply { status, headers: SmallVec::new(), body: Bytes::new() }
+        LocalReply { status, headers: SmallVec::new(), body: Bytes::new(), denial: None }
+    }
+
+    /// Says that the answer refuses, and what decided so: `rule` is the policy, and its rule with its place.
+    pub fn denied(mut self, kind: Kind, rule: impl Into<Arc<str>>) -> Self {
+        self.denial = Some(Box::new(Denial { kind: kind.label(), rule: Some(rule.into()) }));
+        self
     }
 
     pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> Self {

@@ -124,7 +124,7 @@ async fn request(
     let bind = active.snapshot.bind(client.bind);
     let listener = bind.and_then(|bind| bind.listener(view.host));
     if bind.is_some_and(|bind| is_misdirected(bind, listener, client.tls.as_deref())) {
-        record.fault = Some(Kind::Misdirected.label());
+        record.fault(&Fault::new(Kind::Misdirected, "the connection was made for another host"));
         shard.metrics.unrouted.inc();
         connection.close_after();
         let reply = LocalReply::new(Kind::Misdirected.http_status());
@@ -138,7 +138,9 @@ async fn request(
     record.route = Some(route.index);
     let mut changes = Changes::default();
     if let Verdict::Reply(reply) = route.chain.request(&view, &matched, &mut changes) {
-        return local(connection, *reply, &changes.response, record).await;
+        let mut reply = *reply;
+        record.replied(&mut reply);
+        return local(connection, reply, &changes.response, record).await;
     }
     let backend = route.backends.pick(active.turn(route));
     record.backend = backend.map(|(place, _)| place);

@@ -7,7 +7,9 @@ use quanta::Instant;
 
 use super::responder::Responder;
 use crate::backend::mcp::Target;
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind};
+use crate::request::LocalReply;
+use crate::telemetry::audit::Denial;
 
 pub struct Record {
     pub began: Instant,
@@ -24,6 +26,8 @@ pub struct Record {
     pub tool: Option<Bytes>,
     pub session: Option<u64>,
     pub fault: Option<&'static str>,
+    /// What refused the request, for the audit log.
+    pub denial: Option<Box<Denial>>,
 }
 
 impl Record {
@@ -40,6 +44,7 @@ impl Record {
             tool: None,
             session: None,
             fault: None,
+            denial: None,
         }
     }
 
@@ -49,9 +54,29 @@ impl Record {
         self.bytes_out = responder.bytes_out();
     }
 
-    /// Notes a fault; the first one counts.
+    /// Notes a fault; the first one counts. One that denies is a denial as well.
     pub fn fault(&mut self, fault: &Fault) {
         self.fault.get_or_insert(fault.kind.label());
+        if self.denial.is_none() && (fault.kind.denies() || fault.rule.is_some()) {
+            self.denial = Some(Box::new(Denial { kind: fault.kind.label(), rule: fault.rule.clone() }));
+        }
+    }
+
+    /// Notes an answer of a policy; one that refuses is a fault and a denial. A refusal by its status alone is none the less.
+    pub fn replied(&mut self, reply: &mut LocalReply) {
+        let by_status = || {
+            let kind = match reply.status {
+                401 => Kind::Unauthenticated,
+                403 => Kind::Forbidden,
+                429 => Kind::RateLimited,
+                _ => return None,
+            };
+            Some(Box::new(Denial { kind: kind.label(), rule: None }))
+        };
+        if let Some(denial) = reply.denial.take().or_else(by_status) {
+            self.fault.get_or_insert(denial.kind);
+            self.denial.get_or_insert(denial);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! A shard writes its own cells and its own buffer and never waits; reading and writing out is done by other threads.
 
 pub mod access;
+pub mod audit;
 pub mod histogram;
 pub mod logging;
 pub mod metrics;

@@ -147,7 +147,7 @@ fn answer(backend: &BackendState, session: &Session, outcomes: &[Result<Opened, 
     if let Some(fault) = failed
         && (all_failed || backend.config.failure_mode == FailureMode::Closed)
     {
-        return Err(Fault { kind: fault.kind, message: fault.message, detail: fault.detail.clone() });
+        return Err(fault.clone());
     }
     if let ([Ok(opened)], true) = (outcomes, backend.config.is_identity())
         && opened.leg.revision == session.revision

@@ -61,7 +61,7 @@ pub async fn result(request: &Request<'_>) -> Result<Bytes, Fault> {
     if let Some(fault) = failed
         && (all_failed || backend.config.failure_mode == FailureMode::Closed)
     {
-        return Err(Fault { kind: fault.kind, message: fault.message, detail: fault.detail.clone() });
+        return Err(fault.clone());
     }
     let parts = targets
         .iter()

@@ -25,7 +25,7 @@ use crate::shard::{Parts, Shard};
 use crate::snapshot::tls::TlsMaker;
 use crate::snapshot::{Snapshot, compile};
 use crate::telemetry::{
-    AccessFormat, AccessLog, AccessOptions, AccessSink, AccessTarget, AccessWriter, LogFormat, Registry, logging,
+    AccessFormat, AccessLog, AccessOptions, LineSink, LineTarget, LineWriter, LogFormat, OnError, Registry, logging,
 };
 
 /// How long the last access records may take to be written.
@@ -75,7 +75,7 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
     let admin = AdminSockets::bind(&document, is_demo).map_err(Failure::Unavailable)?;
     let registry = Registry::new();
     let writer = access_writer(&document)?;
-    let sink = writer.as_ref().map(AccessWriter::sink);
+    let sink = writer.as_ref().map(LineWriter::sink);
     let (to_control, requests) = channel::bounded(MESH_DEPTH);
     let mut shards = Shards::start(&plan, &document, &snapshot, &registry, sink.as_ref(), &to_control)?;
     drop(to_control);
@@ -100,7 +100,7 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
         requests,
         registry,
         readiness: Readiness::new(),
-        access: sink,
+        logs: sink.into_iter().collect(),
         admin,
     };
     let outcome = control.run().await.map_err(Failure::Broken);
@@ -153,13 +153,14 @@ impl Plan {
     }
 }
 
-fn access_writer(document: &config::Document) -> Result<Option<AccessWriter>, Failure> {
+fn access_writer(document: &config::Document) -> Result<Option<LineWriter>, Failure> {
     let target = match &document.process.logging.access_log {
         config::AccessLog::Off => return Ok(None),
-        config::AccessLog::Standard => AccessTarget::Stdout,
-        config::AccessLog::File(path) => AccessTarget::File(path.clone()),
+        config::AccessLog::Standard => LineTarget::Stdout,
+        config::AccessLog::File(path) => LineTarget::File(path.clone()),
     };
-    let writer = AccessWriter::start(target).map_err(|error| Failure::Unavailable(format!("access log: {error}")))?;
+    let writer = LineWriter::start(target, "access-log", OnError::Drop)
+        .map_err(|error| Failure::Unavailable(format!("access log: {error}")))?;
     Ok(Some(writer))
 }
 
@@ -175,7 +176,7 @@ impl Shards {
         document: &config::Document,
         snapshot: &Arc<Snapshot>,
         registry: &Arc<Registry>,
-        access: Option<&AccessSink>,
+        access: Option<&LineSink>,
         control: &Sender<ToControl>,
     ) -> Result<Shards, Failure> {
         let sealer = Arc::new(Sealer::new(&session_key(document)?));
@@ -244,7 +245,7 @@ struct Seed {
     sealer: Arc<Sealer>,
     snapshot: Arc<Snapshot>,
     registry: Arc<Registry>,
-    access: Option<AccessSink>,
+    access: Option<LineSink>,
     json: bool,
     upstream: ClientLimits,
     sessions_max: usize,

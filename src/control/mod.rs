@@ -21,7 +21,7 @@ use crate::mesh::{Peers, SpawnedChild, ToControl, ToShard};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, Addresses};
 use crate::snapshot::tls::TlsMaker;
-use crate::telemetry::{AccessSink, Registry};
+use crate::telemetry::{LineSink, Registry};
 use admin::{Readiness, ReadyState};
 use children::warm::{Wanted, Warm};
 use children::{ChildSpec, Children, ChildrenLimits};
@@ -44,7 +44,8 @@ pub struct Control {
     pub requests: Receiver<ToControl>,
     pub registry: Arc<Registry>,
     pub readiness: Arc<Readiness>,
-    pub access: Option<AccessSink>,
+    /// The logs that have files.
+    pub logs: Vec<LineSink>,
     pub admin: AdminSockets,
 }
 
@@ -119,9 +120,7 @@ impl Control {
         let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
         let mut watcher = watch::Watcher::new(self.files.clone()).map_err(broken)?;
-        if let Some(sink) = self.access.clone() {
-            tokio::spawn(watch::reopen_on_usr1(sink));
-        }
+        tokio::spawn(watch::reopen_on_usr1(std::mem::take(&mut self.logs)));
         let mut names = tokio::time::interval(RESOLVE_EVERY);
         names.tick().await;
         self.readiness.set(ReadyState::Ready);

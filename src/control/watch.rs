@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use crate::telemetry::AccessSink;
+use crate::telemetry::LineSink;
 
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -126,12 +126,12 @@ impl Watcher {
     }
 }
 
-/// Reopens the access log at each SIGUSR1, as log rotation asks. Never returns unless the signal cannot be caught.
-pub async fn reopen_on_usr1(sink: AccessSink) {
+/// Reopens the files of these logs at each SIGUSR1, as log rotation asks. Never returns unless the signal cannot be caught.
+pub async fn reopen_on_usr1(sinks: Vec<LineSink>) {
     match signal(SignalKind::user_defined1()) {
         Ok(mut asked) => {
             while asked.recv().await.is_some() {
-                sink.reopen();
+                sinks.iter().for_each(LineSink::reopen);
             }
         }
         Err(error) => tracing::warn!(%error, "cannot catch SIGUSR1"),

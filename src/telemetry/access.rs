@@ -4,23 +4,15 @@
 //! A shard formats into its own buffer and hands whole buffers over a bounded channel. It never waits: when the writer
 //! is behind, the records of that buffer are dropped and counted.
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
-use std::{io, thread};
 
+use super::form::{Json, Line, Logfmt};
+use super::lines::{BUFFER_BYTES, LineSink};
 use super::metrics::Counter;
 use super::text;
 use super::time::Stamp;
-
-mod writer;
-
-/// A buffer of this size is handed over without waiting for a flush.
-const BUFFER_BYTES: usize = 16 * 1024;
-/// Full buffers that may wait for the writer, of all shards together: 4 MiB and a little.
-const BUFFERS_MAX: usize = 256;
 
 /// What is known of a request when its answer has ended. Absent fields are left out of the line.
 #[derive(Clone, Copy, Debug)]
@@ -68,18 +60,10 @@ pub struct AccessOptions {
     pub query: bool,
 }
 
-/// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessTarget {
-    Stdout,
-    /// Appended to; opened anew when it was renamed or removed, and when [`AccessSink::reopen`] is called.
-    File(PathBuf),
-}
-
 /// The access log of one shard.
 #[derive(Debug)]
 pub struct AccessLog {
-    sink: AccessSink,
+    sink: LineSink,
     options: AccessOptions,
     buffer: Vec<u8>,
     records: u64,
@@ -89,7 +73,7 @@ pub struct AccessLog {
 
 impl AccessLog {
     /// `dropped` counts the records that were lost because the writer was behind or has ended.
-    pub fn new(sink: AccessSink, options: AccessOptions, dropped: Counter) -> Self {
+    pub fn new(sink: LineSink, options: AccessOptions, dropped: Counter) -> Self {
         Self { sink, options, buffer: Vec::new(), records: 0, stamp: Stamp::default(), dropped }
     }
 
@@ -114,12 +98,10 @@ impl AccessLog {
             return;
         }
         let full = std::mem::take(&mut self.buffer);
-        if let Err(refused) = self.sink.full.try_send(Message::Lines(full)) {
+        if let Err(mut buffer) = self.sink.send(full) {
             self.dropped.add(self.records);
-            if let Message::Lines(mut buffer) = refused.into_inner() {
-                buffer.clear();
-                self.buffer = buffer;
-            }
+            buffer.clear();
+            self.buffer = buffer;
         }
         self.records = 0;
     }
@@ -178,158 +160,6 @@ impl AccessLog {
 impl Drop for AccessLog {
     fn drop(&mut self) {
         self.flush();
-    }
-}
-
-/// The shards' end of the writer. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct AccessSink {
-    full: flume::Sender<Message>,
-    empty: flume::Receiver<Vec<u8>>,
-    reopen: Arc<AtomicBool>,
-}
-
-impl AccessSink {
-    /// Asks the writer to open its file anew before the next line, as log rotation wants on SIGUSR1.
-    pub fn reopen(&self) {
-        self.reopen.store(true, Relaxed);
-    }
-
-    fn empty_buffer(&self) -> Vec<u8> {
-        self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES + BUFFER_BYTES / 4))
-    }
-}
-
-/// The writer thread.
-#[derive(Debug)]
-pub struct AccessWriter {
-    sink: AccessSink,
-    thread: thread::JoinHandle<()>,
-}
-
-impl AccessWriter {
-    /// Opens the target and starts the thread. Fails when the file cannot be opened or no thread can be had.
-    pub fn start(target: AccessTarget) -> io::Result<Self> {
-        let (full, lines) = flume::bounded(BUFFERS_MAX);
-        let (spare, empty) = flume::bounded(BUFFERS_MAX);
-        let reopen = Arc::new(AtomicBool::new(false));
-        let output = writer::Output::open(target)?;
-        let wanted = Arc::clone(&reopen);
-        let thread = thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || writer::run(output, &lines, &spare, &wanted))?;
-        Ok(Self { sink: AccessSink { full, empty, reopen }, thread })
-    }
-
-    /// The end to give to shards.
-    pub fn sink(&self) -> AccessSink {
-        self.sink.clone()
-    }
-
-    /// Writes out what was handed over before this call and ends the thread. Gives `false` when that took longer than
-    /// `limit`, which happens when nobody reads standard output.
-    pub fn finish(self, limit: Duration) -> bool {
-        let (done, ended) = flume::bounded(1);
-        let deadline = std::time::Instant::now() + limit;
-        if self.sink.full.send_deadline(Message::Stop(done), deadline).is_err() {
-            return self.thread.is_finished();
-        }
-        if ended.recv_deadline(deadline).is_err() {
-            return false;
-        }
-        self.thread.join().is_ok()
-    }
-}
-
-/// What crosses to the writer thread.
-#[derive(Debug)]
-enum Message {
-    Lines(Vec<u8>),
-    Stop(flume::Sender<()>),
-}
-
-/// One of the two forms of a line.
-trait Line {
-    fn open(out: &mut Vec<u8>);
-    fn close(out: &mut Vec<u8>);
-    /// The first key, without a separator before it.
-    fn literal(name: &str, out: &mut Vec<u8>);
-    fn key(name: &str, out: &mut Vec<u8>);
-    /// The mark around a value that needs no escape.
-    fn quote(out: &mut Vec<u8>);
-    fn value(value: &str, out: &mut Vec<u8>);
-
-    fn string(name: &str, value: &str, out: &mut Vec<u8>) {
-        Self::key(name, out);
-        Self::value(value, out);
-    }
-
-    fn optional(name: &str, value: Option<&str>, out: &mut Vec<u8>) {
-        if let Some(value) = value {
-            Self::string(name, value, out);
-        }
-    }
-
-    fn number(name: &str, value: u64, out: &mut Vec<u8>) {
-        Self::key(name, out);
-        text::number(value, out);
-    }
-}
-
-struct Json;
-
-impl Line for Json {
-    fn open(out: &mut Vec<u8>) {
-        out.push(b'{');
-    }
-
-    fn close(out: &mut Vec<u8>) {
-        out.extend_from_slice(b"}\n");
-    }
-
-    fn literal(name: &str, out: &mut Vec<u8>) {
-        out.push(b'"');
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-    }
-
-    fn key(name: &str, out: &mut Vec<u8>) {
-        out.push(b',');
-        Self::literal(name, out);
-    }
-
-    fn quote(out: &mut Vec<u8>) {
-        out.push(b'"');
-    }
-
-    fn value(value: &str, out: &mut Vec<u8>) {
-        text::quoted(value, out);
-    }
-}
-
-struct Logfmt;
-
-impl Line for Logfmt {
-    fn open(_: &mut Vec<u8>) {}
-
-    fn close(out: &mut Vec<u8>) {
-        out.push(b'\n');
-    }
-
-    fn literal(name: &str, out: &mut Vec<u8>) {
-        out.extend_from_slice(name.as_bytes());
-        out.push(b'=');
-    }
-
-    fn key(name: &str, out: &mut Vec<u8>) {
-        out.push(b' ');
-        Self::literal(name, out);
-    }
-
-    fn quote(_: &mut Vec<u8>) {}
-
-    fn value(value: &str, out: &mut Vec<u8>) {
-        text::logfmt(value, out);
     }
 }
 

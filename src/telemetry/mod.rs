@@ -5,13 +5,17 @@
 
 pub mod access;
 pub mod audit;
+mod form;
 pub mod histogram;
+pub mod lines;
 pub mod logging;
 pub mod metrics;
 mod text;
 mod time;
 
-pub use access::{AccessFormat, AccessLog, AccessOptions, AccessRecord, AccessSink, AccessTarget, AccessWriter};
+pub use access::{AccessFormat, AccessLog, AccessOptions, AccessRecord};
+pub use audit::{AuditLog, AuditOptions, AuditRecord};
 pub use histogram::Histogram;
+pub use lines::{LineSink, LineTarget, LineWriter, OnError};
 pub use logging::{LogFault, LogFormat, LogHandle};
 pub use metrics::{Counter, Gauge, Registry};

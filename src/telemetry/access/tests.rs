@@ -1,6 +1,8 @@
 //! Tests of the access log.
 
+use super::super::lines::{LineTarget, LineWriter, Message, OnError};
 use super::*;
+use std::thread;
 use std::time::UNIX_EPOCH;
 
 fn record() -> AccessRecord<'static> {
@@ -29,9 +31,7 @@ fn record() -> AccessRecord<'static> {
 
 /// A log whose buffers nobody takes, and the receiving end.
 fn log(format: AccessFormat, query: bool, buffers: usize) -> (AccessLog, flume::Receiver<Message>) {
-    let (full, lines) = flume::bounded(buffers);
-    let (_, empty) = flume::bounded(1);
-    let sink = AccessSink { full, empty, reopen: Arc::default() };
+    let (sink, lines) = LineSink::of_nobody(buffers);
     (AccessLog::new(sink, AccessOptions { format, query }, Counter::default()), lines)
 }
 
@@ -104,7 +104,7 @@ fn the_file_is_followed_through_rotation() {
     let folder = std::env::temp_dir().join(format!("agentlane-access-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let (path, old) = (folder.join("access.log"), folder.join("access.log.1"));
-    let writer = AccessWriter::start(AccessTarget::File(path.clone())).expect("a writer");
+    let writer = LineWriter::start(LineTarget::File(path.clone()), "access-log", OnError::Drop).expect("a writer");
     let mut log = AccessLog::new(writer.sink(), AccessOptions::default(), Counter::default());
     log.record(&record());
     log.flush();

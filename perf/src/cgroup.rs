@@ -1,4 +1,5 @@
-//! CPU limits that control groups set on this process, version 1, 2 or both mounted. It reads only; it knows nothing of shards.
+//! Limits that control groups set on this process, version 1, 2 or both mounted: of CPUs for whoever places shards, the others for
+//! those who ask. It reads only; it knows nothing of shards.
 
 use crate::Sysfs;
 
@@ -28,6 +29,42 @@ pub fn read(sysfs: &Sysfs) -> CpuLimits {
         }
     }
     limits
+}
+
+/// How often the group met its CPU quota: periods, and those of them that were cut short, of the nearest group that says so.
+pub fn throttling(sysfs: &Sysfs) -> Option<(u64, u64)> {
+    let of = |text: String, key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    nearest(sysfs, "cpu", "cpu.stat", |text| Some((of(text.clone(), "nr_periods ")?, of(text, "nr_throttled ")?)))
+}
+
+/// Bytes of memory that the group may use; `None`: unlimited. The nearest group's limit, as a container sees it.
+pub fn memory_bytes(sysfs: &Sysfs) -> Option<u64> {
+    // Version 1 says "unlimited" with the largest multiple of a page.
+    let limit = |text: String| text.parse().ok().filter(|bytes| *bytes < 1 << 60);
+    nearest(sysfs, "memory", "memory.max", limit).or_else(|| nearest(sysfs, "memory", "memory.limit_in_bytes", limit))
+}
+
+/// Threads and processes that the group may have; `None`: unlimited.
+pub fn pids(sysfs: &Sysfs) -> Option<u64> {
+    nearest(sysfs, "pids", "pids.max", |text| text.parse().ok())
+}
+
+/// What the nearest group of a controller's says in a file, of whichever version is mounted.
+fn nearest<T>(sysfs: &Sysfs, controller: &str, file: &str, read: impl Fn(String) -> Option<T>) -> Option<T> {
+    let memberships = sysfs.text("proc/self/cgroup")?;
+    let mounts = parse_mounts(&sysfs.text("proc/self/mountinfo")?);
+    memberships.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (joined, group) = (fields.next()?, fields.next()?);
+        let mount = mounts.iter().find(|mount| match &mount.controllers {
+            None => joined.is_empty(),
+            Some(names) => {
+                joined.split(',').any(|name| name == controller) && names.iter().any(|name| name == controller)
+            }
+        })?;
+        let folders = ancestry(mount, group);
+        folders.iter().find_map(|folder| read(sysfs.text(&format!("{folder}/{file}"))?))
+    })
 }
 
 struct Mount {
@@ -201,6 +238,29 @@ mod tests {
             None,
             None,
         );
+    }
+
+    #[test]
+    fn what_else_a_group_says() {
+        let group = ("proc/self/cgroup", "0::/pod/gateway");
+        let mount = ("proc/self/mountinfo", MOUNT_V2);
+        let own =
+            |file: &str, text: &str| Tree::new(&[group, mount, (&format!("sys/fs/cgroup/pod/gateway/{file}"), text)]);
+        let above = |file: &str, text: &str| Tree::new(&[group, mount, (&format!("sys/fs/cgroup/pod/{file}"), text)]);
+        assert_eq!(memory_bytes(&own("memory.max", "1048576").sysfs), Some(1 << 20));
+        assert_eq!(memory_bytes(&own("memory.max", "max").sysfs), None);
+        assert_eq!(memory_bytes(&above("memory.max", "4096").sysfs), Some(4096));
+        assert_eq!(pids(&own("pids.max", "100").sysfs), Some(100));
+        assert_eq!(throttling(&own("cpu.stat", "usage_usec 5\nnr_periods 40\nnr_throttled 4").sysfs), Some((40, 4)));
+        assert_eq!(throttling(&own("cpu.stat", "usage_usec 5").sysfs), None);
+        let v1 = Tree::new(&[
+            ("proc/self/cgroup", "3:memory:/docker/abc"),
+            ("proc/self/mountinfo", "40 39 0:33 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712"),
+        ]);
+        assert_eq!(memory_bytes(&v1.sysfs), None);
+        v1.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456");
+        assert_eq!(memory_bytes(&v1.sysfs), Some(256 << 20));
     }
 
     #[test]

@@ -10,11 +10,13 @@
 //! - [`host`]: the whole picture, read once at start
 //! - [`placement`]: how many shards, and on which CPU each
 //! - [`topology`], [`cgroup`], [`kernel`], [`surroundings`]: one reader each; all take a [`Sysfs`] root, so that a fake tree tests them
+//! - [`doctor`]: what of the host costs latency, connections or the start
 //! - [`limits`]: the resource limits of this process, the one thing here that can also be changed
 //!
-//! Deliberately absent: NIC queues, interrupts, measured trials and writing of settings.
+//! Deliberately absent: measured trials and writing of settings.
 
 pub mod cgroup;
+pub mod doctor;
 pub mod host;
 pub mod kernel;
 pub mod limits;

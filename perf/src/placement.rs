@@ -1,29 +1,33 @@
 //! How many shards a host carries, and on which CPU each runs. Pure: a `Host` in, numbers out.
 
 use crate::Host;
-use crate::topology::Cpu;
+use crate::topology::{self, Cpu};
 
-/// One shard per core that the process may use, at least one.
+/// One shard per core that the process may use, at least one. Where cores are of different kinds, the fast ones count alone: the kernel gives every
+/// shard the same share of the connections, and the slowest would make the tail for all.
 ///
 /// A core counts once even if it has SMT siblings: two pinned busy loops on one core slow each other, and the spare sibling serves interrupts and
 /// control. A quota of control groups caps the number, rounded down: more busy threads than quota means that all of them are stopped for the rest of
 /// each period, which is the worst thing for the tail of the latency.
 pub fn default_shards(host: &Host) -> usize {
     let quota = host.quota.map_or(usize::MAX, |cpus| cpus as usize);
-    host.cores().min(quota).max(1)
+    topology::cores(&topology::fastest(&host.cpus)).min(quota).max(1)
 }
 
-/// The CPU of each of `count` shards: physical cores first, package by package, then their SMT siblings. Beyond the last CPU it starts over, so
+/// The CPU of each of `count` shards: fast cores first, package by package, then their SMT siblings, then the slow cores. Beyond the last CPU it starts over, so
 /// that the answer always has `count` entries (none if the host has no CPU, which no probe returns).
 pub fn place(host: &Host, count: usize) -> Vec<usize> {
     let order = order(&host.cpus);
     order.iter().cycle().take(if order.is_empty() { 0 } else { count }).copied().collect()
 }
 
-/// All CPUs, best first: by how many siblings of the same core come earlier, then by node, package and core, so that neighbours share caches.
+/// All CPUs, best first: by kind of core, by how many siblings of the same core come earlier, then by node, package and core, so that neighbours share
+/// caches.
 fn order(cpus: &[Cpu]) -> Vec<usize> {
+    let fast = topology::fastest(cpus);
+    let slow = |cpu: &Cpu| !fast.contains(cpu);
     let mut ranked: Vec<_> =
-        cpus.iter().map(|cpu| (sibling_rank(cpus, cpu), cpu.node, cpu.package, cpu.core, cpu.id)).collect();
+        cpus.iter().map(|cpu| (slow(cpu), sibling_rank(cpus, cpu), cpu.node, cpu.package, cpu.core, cpu.id)).collect();
     ranked.sort_unstable();
     ranked.into_iter().map(|(.., id)| id).collect()
 }
@@ -127,6 +131,24 @@ mod tests {
             affinity: &[0, 1, 2, 3],
             shards: 2,
             order: &[2, 3, 2],
+        });
+    }
+
+    #[test]
+    fn slow_cores_come_last_and_carry_no_shard_by_themselves() {
+        check(Case {
+            rows: &[(0, 0, 0, 0), (1, 0, 0, 0), (2, 0, 1, 0), (3, 0, 1, 0), (4, 0, 2, 0), (5, 0, 3, 0)],
+            files: &[
+                ("sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq", "5200000"),
+                ("sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq", "5200000"),
+                ("sys/devices/system/cpu/cpu2/cpufreq/cpuinfo_max_freq", "5200000"),
+                ("sys/devices/system/cpu/cpu3/cpufreq/cpuinfo_max_freq", "5200000"),
+                ("sys/devices/system/cpu/cpu4/cpufreq/cpuinfo_max_freq", "3900000"),
+                ("sys/devices/system/cpu/cpu5/cpufreq/cpuinfo_max_freq", "3900000"),
+            ],
+            affinity: &[0, 1, 2, 3, 4, 5],
+            shards: 2,
+            order: &[0, 2, 1, 3, 4, 5],
         });
     }
 

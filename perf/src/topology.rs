@@ -17,11 +17,27 @@ pub struct Cpu {
     pub core: usize,
     /// NUMA memory node.
     pub node: usize,
+    /// How fast it can be, in the unit of its host (the scheduler's capacity, or kHz); 0 where nothing says.
+    pub speed: u64,
 }
+
+/// What part of the fastest a CPU may be slower and still be of its class, in percent: turbo bins of equal cores differ by less.
+const CLASS_PERCENT: u64 = 90;
 
 /// Describes each of `ids`. Where sysfs says nothing (some containers hide it), a CPU is taken to be a core of its own on node 0.
 pub fn describe(sysfs: &Sysfs, ids: &[usize]) -> Vec<Cpu> {
     ids.iter().map(|&id| describe_one(sysfs, id)).collect()
+}
+
+/// The CPUs of the fastest class: all of them, unless the processor has cores of different kinds.
+pub fn fastest(cpus: &[Cpu]) -> Vec<Cpu> {
+    let best = cpus.iter().map(|cpu| cpu.speed).max().unwrap_or_default();
+    cpus.iter().copied().filter(|cpu| is_fast(cpu, best)).collect()
+}
+
+/// A CPU of which nothing is known is taken to be as fast as the others.
+fn is_fast(cpu: &Cpu, best: u64) -> bool {
+    cpu.speed == 0 || cpu.speed.saturating_mul(100) >= best.saturating_mul(CLASS_PERCENT)
 }
 
 /// Number of distinct cores among `cpus`.
@@ -62,7 +78,17 @@ fn describe_one(sysfs: &Sysfs, id: usize) -> Cpu {
         |file: &str| sysfs.number(&format!("{folder}/topology/{file}")).and_then(|number| usize::try_from(number).ok());
     let node = sysfs.entries(&folder).iter().find_map(|name| name.strip_prefix("node")?.parse().ok());
     let core = topology("core_id");
-    Cpu { id, package: topology("physical_package_id").unwrap_or(0), core: core.unwrap_or(id), node: node.unwrap_or(0) }
+    let speed = ["cpu_capacity", "cpufreq/cpuinfo_max_freq"].iter().find_map(|file| {
+        let speed = sysfs.number(&format!("{folder}/{file}"))?;
+        u64::try_from(speed).ok()
+    });
+    Cpu {
+        id,
+        package: topology("physical_package_id").unwrap_or(0),
+        core: core.unwrap_or(id),
+        node: node.unwrap_or(0),
+        speed: speed.unwrap_or(0),
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +101,7 @@ mod tests {
         let tree = Tree::new(&[]).cpus(&[(0, 0, 0, 0), (1, 0, 1, 0), (2, 0, 0, 0), (3, 0, 1, 0)]);
         let cpus = describe(&tree.sysfs, &[0, 1, 2, 3]);
         assert_eq!(cores(&cpus), 2);
-        assert_eq!(cpus[2], Cpu { id: 2, package: 0, core: 0, node: 0 });
+        assert_eq!(cpus[2], Cpu { id: 2, package: 0, core: 0, node: 0, speed: 0 });
     }
 
     #[test]
@@ -90,6 +116,19 @@ mod tests {
     fn unknown_topology_counts_each_cpu() {
         let tree = Tree::new(&[("sys/devices/system/cpu/cpu0/topology/core_id", "-1")]);
         assert_eq!(cores(&describe(&tree.sysfs, &[0, 1, 2])), 3);
+    }
+
+    #[test]
+    fn classes_of_cores() {
+        let speed =
+            |cpu: usize, khz: &'static str| (format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/cpuinfo_max_freq"), khz);
+        let files = [speed(0, "5000000"), speed(1, "5300000"), speed(2, "3900000")];
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, khz)| (path.as_str(), *khz)).collect();
+        let ids = |cpus: &[Cpu]| cpus.iter().map(|cpu| cpu.id).collect::<Vec<_>>();
+        let tree = Tree::new(&files);
+        assert_eq!(ids(&fastest(&describe(&tree.sysfs, &[0, 1, 2]))), [0, 1], "turbo bins are no classes");
+        assert_eq!(ids(&fastest(&describe(&tree.sysfs, &[0, 3]))), [0, 3], "an unknown one counts as fast");
+        assert_eq!(ids(&fastest(&describe(&Tree::new(&[]).sysfs, &[0, 1]))), [0, 1]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod check;
 mod connect;
+mod doctor;
 mod run;
 mod schema;
 
@@ -28,6 +29,7 @@ const EXAMPLES: &str = "Examples:
   agentlane run --demo                        two small MCP servers behind http://127.0.0.1:3000/mcp
   agentlane -f agentlane.yaml                 the same as `agentlane run -f agentlane.yaml`
   agentlane check agentlane.yaml              every fault of a file, with line and path
+  agentlane doctor                            what of this host costs latency
   agentlane connect http://host:3000/mcp      a remote server for a client that speaks on standard streams
   agentlane run -f agentlane.yaml --shards 4  four shards, whatever the file says";
 
@@ -55,6 +57,14 @@ Signals: SIGTERM and SIGINT drain and end, SIGHUP reads the file again, SIGUSR1 
   agentlane check agentlane.yaml
   agentlane check --lenient agentlane.yaml    keys that are not built yet are warnings")]
     Check(CheckArgs),
+    /// Say what of this host costs latency, connections or the start
+    #[command(long_about = DOCTOR, after_help = "Examples:
+  agentlane doctor
+  agentlane doctor --shards 8 --json
+  agentlane doctor --root /tmp/otherhost     a copy of another host's /proc and /sys
+
+Exit codes: 0 without a finding that fails, 1 with one.")]
+    Doctor(DoctorArgs),
     /// Print the JSON schema of the configuration
     #[command(after_help = "Example:
   agentlane schema > agentlane.schema.json")]
@@ -125,6 +135,24 @@ struct CheckArgs {
     lenient: bool,
 }
 
+const DOCTOR: &str = "Say what of this host costs latency, connections or the start
+
+Reads /proc and /sys, tries to set up a ring, and judges: pass, warn, fail, or unseen where a container or a virtual machine
+hides the fact. Nothing is changed; each warning says what to set, and why.";
+
+#[derive(Args)]
+struct DoctorArgs {
+    /// How many shards are meant to run [default: as many as the gateway would start]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    shards: Option<u32>,
+    /// Print a JSON document
+    #[arg(long)]
+    json: bool,
+    /// Read a copy of a host's /proc and /sys below this folder
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(with_run(std::env::args_os().collect()));
@@ -132,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Connect(args) => connect::run(args),
         Command::Check(args) => check::check(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Schema => schema::print(),
         Command::DemoNotes => crate::demo::stdio::run(),
     }

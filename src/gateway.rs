@@ -22,7 +22,7 @@ use crate::mesh::{Peers, ToControl, ToShard};
 use crate::protocol::mcp::seal::Sealer;
 use crate::shard::metrics::Metrics;
 use crate::shard::{Parts, Shard};
-use crate::snapshot::tls::TlsMaker;
+use crate::snapshot::kept::Kept;
 use crate::snapshot::{Snapshot, compile};
 use crate::telemetry::{
     AccessFormat, AccessLog, AccessOptions, LineSink, LineTarget, LineWriter, LogFormat, OnError, Registry, logging,
@@ -66,9 +66,9 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
     let document = loaded.document;
     let plan = Plan::of(&document, &options)?;
     let addresses = source::resolve(&document, &Default::default()).await;
-    let mut tls = TlsMaker::new(control::roots::of_system);
+    let mut kept = Kept::new(control::roots::of_system, plan.cpus.len());
     let snapshot =
-        compile::compile(&document, 1, &addresses, &mut tls).map_err(|error| Failure::Broken(error.to_string()))?;
+        compile::compile(&document, 1, &addresses, &mut kept).map_err(|error| Failure::Broken(error.to_string()))?;
     let snapshot = Arc::new(snapshot);
     control::probe_binds(&snapshot, &[]).map_err(Failure::Unavailable)?;
     let is_demo = matches!(source, Source::Demo(_));
@@ -94,7 +94,7 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
         files: loaded.files,
         document,
         addresses,
-        tls,
+        kept,
         snapshot,
         peers: shards.peers.clone(),
         requests,

@@ -25,6 +25,10 @@ pub struct RequestView<'a> {
     pub peer: Option<SocketAddr>,
     /// What TLS says of the connection; `None`: it is plain.
     pub tls: Option<&'a Arc<TlsClient>>,
+    /// The shard that serves it.
+    pub shard: usize,
+    /// Another shard has asked its policies already: what is counted was counted there.
+    pub again: bool,
 }
 
 /// What the handshake of a client's connection came to.
@@ -47,7 +51,13 @@ impl<'a> RequestView<'a> {
     ) -> Self {
         let authority = head.authority();
         let (host, path, query) = (host_of(authority), head.path(), head.query());
-        RequestView { head, host, authority, path, query, local, peer, tls }
+        RequestView { head, host, authority, path, query, local, peer, tls, shard: 0, again: false }
+    }
+
+    /// Says where it is served, and whether another shard had it first.
+    pub fn on(mut self, shard: usize, again: bool) -> Self {
+        (self.shard, self.again) = (shard, again);
+        self
     }
 }
 

@@ -82,7 +82,7 @@ fn check_prints_every_fault_with_its_place() {
 #[test]
 fn keys_that_are_not_built_are_faults_unless_lenient() {
     let text = json!({ "binds": [{ "port": 3000, "listeners": [{ "routes": [{
-        "policies": { "directResponse": { "status": 200 }, "localRateLimit": [] },
+        "policies": { "directResponse": { "status": 200 }, "remoteRateLimit": {} },
     }] }] }], "llm": {} });
     let (ended, _) = check(&text.to_string(), &[]);
     assert_eq!(ended.code, Some(78));

@@ -6,7 +6,7 @@
 //! the files that it names.
 //!
 //! The way of a document: `tree` (text to nodes with places) > `form` and the declarations in `written`, `policy`, `mcp`,
-//! `process`, `http`, `tls`, `scalar` (nodes to values, all faults collected) > `resolve` (both shapes to one `model`).
+//! `process`, `http`, `limit`, `tls`, `scalar` (nodes to values, all faults collected) > `resolve` (both shapes to one `model`).
 //! One declaration gives the struct, its decoder and its part of [`schema`].
 
 mod cache;
@@ -15,6 +15,7 @@ mod duration;
 mod fault;
 mod form;
 mod http;
+mod limit;
 mod mcp;
 mod model;
 mod policy;
@@ -43,6 +44,7 @@ use form::Form;
 pub use cache::{Cache, CacheScope, Span};
 pub use fault::{Fault, FaultKind};
 pub use http::{AnyOr, HeaderName, HeaderValue, Method, Origin, PATTERN_BYTES_MAX, Pattern};
+pub use limit::{RateLimit, RateUnit};
 pub use mcp::{
     FailureMode, HttpTarget, Mcp, PrefixMode, Restart, SessionLoss, Stdio, StdioMode, TARGET_NAME_CHARS_MAX, Target,
     TargetProtocol, Transport,

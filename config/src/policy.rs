@@ -10,6 +10,7 @@ use crate::context::{Context, Table};
 use crate::fault::FaultKind;
 use crate::form::{Form, Key, Named, record, union, words};
 use crate::http::{AnyOr, HeaderLiteral, HeaderName, HeaderValue, Method, Origin};
+use crate::limit::{RateLimit, RateLimits};
 use crate::scalar::{Host, HostPort, Int, Port, UrlPath};
 use crate::schema::{Definitions, or_variable};
 use crate::tls::BackendTls;
@@ -44,8 +45,10 @@ record! {
         pub redirect: Option<RequestRedirect> = opt "requestRedirect";
         /// Answers by itself; no backend is asked.
         pub direct_response: Option<DirectResponse> = opt "directResponse";
+        /// How often requests may come, each of these limits by itself.
+        pub rate_limits: Vec<RateLimit> = opt "localRateLimit" as RateLimits;
     }
-    later "requestMirror", "a2a", "ai", "backendTunnel", "localRateLimit", "remoteRateLimit", "extProc", "transformations",
+    later "requestMirror", "a2a", "ai", "backendTunnel", "remoteRateLimit", "extProc", "transformations",
         "buffer", "retry", "delay", "cache";
     guard "mcpAuthorization", "mcpGuardrails", "authorization", "mcpAuthentication", "backendTLS", "backendAuth", "jwtAuth",
         "oidc", "basicAuth", "apiKey", "extAuthz", "csrf", "lock";

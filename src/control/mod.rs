@@ -20,7 +20,7 @@ use crate::backend::mcp::{StdioTarget, TargetKind};
 use crate::mesh::{Peers, SpawnedChild, ToControl, ToShard};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, Addresses};
-use crate::snapshot::tls::TlsMaker;
+use crate::snapshot::kept::Kept;
 use crate::telemetry::{LineSink, Registry};
 use admin::{Readiness, ReadyState};
 use children::warm::{Wanted, Warm};
@@ -38,7 +38,7 @@ pub struct Control {
     pub document: Document,
     pub files: Vec<std::path::PathBuf>,
     pub addresses: Addresses,
-    pub tls: TlsMaker,
+    pub kept: Kept,
     pub snapshot: Arc<Snapshot>,
     pub peers: Peers,
     pub requests: Receiver<ToControl>,
@@ -208,7 +208,7 @@ impl Control {
 
     /// Compiles and gives the result to every shard. If one cannot take it, all go back.
     async fn publish(&mut self, document: &Document, addresses: &Addresses) -> bool {
-        let snapshot = match compile::compile(document, self.snapshot.version + 1, addresses, &mut self.tls) {
+        let snapshot = match compile::compile(document, self.snapshot.version + 1, addresses, &mut self.kept) {
             Ok(snapshot) => Arc::new(snapshot),
             Err(error) => {
                 tracing::error!(%error, "the configuration was not changed");

@@ -16,7 +16,7 @@ use crate::limits::{CONNECT_LINES, CONNECT_STOP_TIME, MESH_DEPTH};
 use crate::mesh::{LocalClient, Peers, ToShard};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, Addresses};
-use crate::snapshot::tls::TlsMaker;
+use crate::snapshot::kept::Kept;
 use crate::telemetry::{LogFormat, Registry, logging};
 
 /// What the command line says.
@@ -78,8 +78,8 @@ async fn serve(document: config::Document) -> Result<(), Failure> {
         spin: std::time::Duration::ZERO,
     };
     let addresses = source::resolve(&document, &Addresses::default()).await;
-    let mut tls = TlsMaker::new(roots::of_system);
-    let snapshot = snapshot(&document, 1, &addresses, &mut tls)?;
+    let mut kept = Kept::new(roots::of_system, 1);
+    let snapshot = snapshot(&document, 1, &addresses, &mut kept)?;
     // Nobody asks for children; the other end stays so that nobody learns otherwise.
     let (to_control, _requests) = channel::bounded(MESH_DEPTH);
     let mut shards = Shards::start(&plan, &document, &snapshot, &Registry::new(), None, &to_control)?;
@@ -94,7 +94,7 @@ async fn serve(document: config::Document) -> Result<(), Failure> {
     told.map_err(|_| Failure::Broken("the shard takes no client".to_owned()))?;
     lines::read(lines).map_err(no_thread)?;
     let written = lines::write(messages).map_err(no_thread)?;
-    attend(&document, addresses, tls, &shards.peers, &stop, &end).await?;
+    attend(&document, addresses, kept, &shards.peers, &stop, &end).await?;
     // The answers are out before the process ends, unless nobody takes them.
     let _ = tokio::time::timeout(CONNECT_STOP_TIME, written.recv()).await;
     let _ = shards.peers[0].try_send(ToShard::Stop);
@@ -110,7 +110,7 @@ fn no_thread(error: std::io::Error) -> Failure {
 async fn attend(
     document: &config::Document,
     mut addresses: Addresses,
-    mut tls: TlsMaker,
+    mut kept: Kept,
     peers: &Peers,
     stop: &Sender<()>,
     end: &Receiver<()>,
@@ -131,7 +131,7 @@ async fn attend(
                 if found != addresses {
                     version += 1;
                     let (done, _outcome) = channel::bounded(1);
-                    let publish = ToShard::Publish { snapshot: snapshot(document, version, &found, &mut tls)?, done };
+                    let publish = ToShard::Publish { snapshot: snapshot(document, version, &found, &mut kept)?, done };
                     let _ = peers[0].try_send(publish);
                     addresses = found;
                 }
@@ -150,10 +150,10 @@ fn snapshot(
     document: &config::Document,
     version: u64,
     addresses: &Addresses,
-    tls: &mut TlsMaker,
+    kept: &mut Kept,
 ) -> Result<Arc<Snapshot>, Failure> {
     let compiled =
-        compile::compile(document, version, addresses, tls).map_err(|error| Failure::Broken(error.to_string()))?;
+        compile::compile(document, version, addresses, kept).map_err(|error| Failure::Broken(error.to_string()))?;
     Ok(Arc::new(Snapshot { binds: Vec::new(), ..compiled }))
 }
 

@@ -4,9 +4,14 @@
 pub mod cors;
 pub mod direct_response;
 pub mod header_modifier;
+pub mod local_rate_limit;
 pub mod request_redirect;
 pub mod url_rewrite;
 
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::fault::Fault;
 use crate::request::{Changes, LocalReply, RequestView};
 
 /// What a policy says of a request.
@@ -15,6 +20,27 @@ pub enum Verdict {
     Continue,
     /// The gateway answers; policies behind this one are not asked.
     Reply(Box<LocalReply>),
+    /// The same with a fault, which is told as the route's clients read faults.
+    Refuse(Box<Refusal>),
+}
+
+/// A fault and the headers that go with it.
+#[derive(Debug)]
+pub struct Refusal {
+    pub fault: Fault,
+    /// Names in lower case.
+    pub headers: SmallVec<[(Bytes, Bytes); 4]>,
+}
+
+impl Refusal {
+    pub fn new(fault: Fault) -> Self {
+        Refusal { fault, headers: SmallVec::new() }
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl Into<Bytes>) -> Self {
+        self.headers.push((Bytes::from_static(name.as_bytes()), value.into()));
+        self
+    }
 }
 
 macro_rules! registry {
@@ -39,6 +65,7 @@ macro_rules! registry {
 
 registry! {
     Cors(cors::Cors),
+    LocalRateLimit(local_rate_limit::LocalRateLimit),
     RequestRedirect(request_redirect::RequestRedirect),
     DirectResponse(direct_response::DirectResponse),
     RequestHeaderModifier(header_modifier::RequestHeaderModifier),
@@ -72,8 +99,9 @@ impl Chain {
     /// Asks each policy in turn, until one replies.
     pub fn request(&self, request: &RequestView<'_>, matched: &Matched<'_>, changes: &mut Changes) -> Verdict {
         for policy in &self.policies {
-            if let Verdict::Reply(reply) = policy.request(request, matched, changes) {
-                return Verdict::Reply(reply);
+            match policy.request(request, matched, changes) {
+                Verdict::Continue => {}
+                verdict => return verdict,
             }
         }
         Verdict::Continue

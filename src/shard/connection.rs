@@ -20,7 +20,7 @@ use crate::backend::Backend;
 use crate::fault::{Fault, Kind};
 use crate::limits::{MESH_DEADLINE, MESH_REPLY_DEPTH};
 use crate::mesh::{ForwardedRequest, MovedConnection, ToShard};
-use crate::policy::{Matched, Verdict};
+use crate::policy::{Matched, Refusal, Verdict};
 use crate::protocol::mcp::error;
 use crate::request::{Changes, HeaderEdits, LocalReply, RequestView, TlsClient};
 use crate::snapshot::{Bind, Listener, Route};
@@ -44,6 +44,8 @@ struct Client {
     tls: Option<Arc<TlsClient>>,
     /// It has served nothing yet that ties it to this shard.
     fresh: bool,
+    /// Another shard let its next request pass, and sent it here.
+    admitted: bool,
 }
 
 impl Client {
@@ -65,7 +67,7 @@ pub async fn serve(
 ) {
     shard.metrics.connections.inc();
     let local = connection.local_addr().unwrap_or(bind);
-    requests(&shard, connection, Client { bind, local, peer, tls, fresh }).await;
+    requests(&shard, connection, Client { bind, local, peer, tls, fresh, admitted: !fresh }).await;
     shard.metrics.connections.dec();
 }
 
@@ -103,6 +105,7 @@ async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Cli
             return hand_over(shard, connection, client, head, owner);
         }
         client.fresh = client.fresh && record.session.is_none();
+        client.admitted = false;
         finish(shard, &active, &client, &head, &record);
         if matches!(after, After::Close) {
             break;
@@ -120,7 +123,7 @@ async fn request(
     head: &RequestHead,
     record: &mut Record,
 ) -> After {
-    let view = RequestView::new(head, client.local, client.peer, client.tls.as_ref());
+    let view = RequestView::new(head, client.local, client.peer, client.tls.as_ref()).on(shard.index, client.admitted);
     let bind = active.snapshot.bind(client.bind);
     let listener = bind.and_then(|bind| bind.listener(view.host));
     if bind.is_some_and(|bind| is_misdirected(bind, listener, client.tls.as_deref())) {
@@ -137,10 +140,16 @@ async fn request(
     };
     record.route = Some(route.index);
     let mut changes = Changes::default();
-    if let Verdict::Reply(reply) = route.chain.request(&view, &matched, &mut changes) {
-        let mut reply = *reply;
-        record.replied(&mut reply);
-        return local(connection, reply, &changes.response, record).await;
+    match route.chain.request(&view, &matched, &mut changes) {
+        Verdict::Continue => {}
+        Verdict::Reply(mut reply) => {
+            record.replied(&mut reply);
+            return local(connection, *reply, &changes.response, record).await;
+        }
+        Verdict::Refuse(refusal) => {
+            active.routes[route.index].refused(&shard.metrics, route, &refusal.fault);
+            return refuse_for(connection, route, &changes.response, record, *refusal).await;
+        }
     }
     let backend = route.backends.pick(active.turn(route));
     record.backend = backend.map(|(place, _)| place);
@@ -340,6 +349,7 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     record.bytes_in = forwarded.body.len() as u64;
     let active = shard.active();
     let view = RequestView::new(&forwarded.head, forwarded.local, forwarded.peer, forwarded.tls.as_ref());
+    let view = view.on(shard.index, true);
     let bind = active.snapshot.bind(forwarded.bind);
     let route = bind.and_then(|bind| bind.listener(view.host)).and_then(|listener| listener.route(&view));
     let mut responder = Responder::mesh(forwarded.reply);
@@ -400,6 +410,27 @@ async fn local(connection: &mut Connection, reply: LocalReply, edits: &HeaderEdi
     let body = if reply.body.is_empty() { Default::default() } else { [reply.body].into_iter().collect() };
     let sent = connection.respond(reply.status, |head| write_headers(head, &headers, edits), body).await;
     if sent.is_ok() { After::Next } else { After::Close }
+}
+
+/// A policy's fault, in the words of the route's clients.
+async fn refuse_for(
+    connection: &mut Connection,
+    route: &Route,
+    edits: &HeaderEdits,
+    record: &mut Record,
+    refusal: Refusal,
+) -> After {
+    let Refusal { fault, headers } = refusal;
+    record.fault(&fault);
+    let (content_type, body) = match route.is_mcp {
+        true => ("application/json", error::fault_response(None, &fault)),
+        false => ("text/plain; charset=utf-8", Bytes::from_static(fault.kind.label().as_bytes())),
+    };
+    let mut reply = LocalReply::new(fault.kind.http_status());
+    reply.headers = headers;
+    reply = reply.header("content-type", Bytes::from_static(content_type.as_bytes()));
+    reply.body = body;
+    local(connection, reply, edits, record).await
 }
 
 /// A fault of an MCP request before its body was read.

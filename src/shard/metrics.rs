@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::record::Record;
-use crate::snapshot::Snapshot;
+use crate::fault::Fault;
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::{Counter, Gauge, Histogram, Registry};
 
 pub struct Metrics {
@@ -38,6 +39,8 @@ pub struct RouteCells {
     latency: Histogram,
     bytes_in: Counter,
     bytes_out: Counter,
+    /// By the fault's label; nothing for most routes.
+    refused: RefCell<Vec<(&'static str, Counter)>>,
 }
 
 impl Metrics {
@@ -99,6 +102,7 @@ impl Metrics {
             latency: self.registry.histogram("agentlane_request_duration_seconds", "From head to last byte.", &labels),
             bytes_in: self.registry.counter("agentlane_request_bytes_total", "Bytes of request bodies.", &labels),
             bytes_out: self.registry.counter("agentlane_response_bytes_total", "Bytes of response bodies.", &labels),
+            refused: RefCell::default(),
         }
     }
 
@@ -134,5 +138,24 @@ impl RouteCells {
         self.latency.record(duration);
         self.bytes_in.add(record.bytes_in);
         self.bytes_out.add(record.bytes_out);
+    }
+
+    /// Counts a request that a policy of the route refused.
+    pub fn refused(&self, metrics: &Metrics, route: &Route, fault: &Fault) {
+        let reason = fault.kind.label();
+        let mut refused = self.refused.borrow_mut();
+        if let Some((_, counter)) = refused.iter().find(|(known, _)| *known == reason) {
+            return counter.inc();
+        }
+        let labels = [
+            ("shard", metrics.shard.as_str()),
+            ("listener", route.listener.as_str()),
+            ("route", route.name.as_str()),
+            ("reason", reason),
+        ];
+        let help = "Requests that a policy refused, by route and reason.";
+        let counter = metrics.registry.counter("agentlane_requests_refused_total", help, &labels);
+        counter.inc();
+        refused.push((reason, counter));
     }
 }

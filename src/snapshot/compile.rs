@@ -12,8 +12,9 @@ use agentlane_link::server::ServerLimits;
 use bytes::Bytes;
 use regex::Regex;
 
+use super::kept::Kept;
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
-use super::tls::{TlsFault, TlsMaker};
+use super::tls::TlsFault;
 use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
 use crate::backend::http::{Endpoint, HttpBackend};
 use crate::backend::mcp::{
@@ -24,6 +25,7 @@ use crate::backend::{Backend, Weighted};
 use crate::policy::cors::{Cors, OriginPattern};
 use crate::policy::direct_response::DirectResponse;
 use crate::policy::header_modifier::{RequestHeaderModifier, ResponseHeaderModifier};
+use crate::policy::local_rate_limit::LocalRateLimit;
 use crate::policy::request_redirect::RequestRedirect;
 use crate::policy::url_rewrite::{AuthorityRewrite, PathRewrite, UrlRewrite};
 use crate::policy::{Chain, Policy};
@@ -83,16 +85,16 @@ impl From<TlsFault> for CompileFault {
     }
 }
 
-/// Compiles a document. `tls` keeps what it made for the one before.
+/// Compiles a document. `kept` has what the one before leaves behind.
 pub fn compile(
     document: &config::Document,
     version: u64,
     addresses: &Addresses,
-    tls: &mut TlsMaker,
+    kept: &mut Kept,
 ) -> Result<Snapshot, CompileFault> {
-    let mut compiler = Compiler { document, addresses, tls, routes: Vec::new(), mcp: Vec::new() };
+    let mut compiler = Compiler { document, addresses, kept, routes: Vec::new(), mcp: Vec::new() };
     let binds = document.binds.iter().map(|bind| compiler.bind(bind)).collect::<Result<_, _>>()?;
-    compiler.tls.tidy();
+    compiler.kept.tidy();
     Ok(Snapshot {
         version,
         binds,
@@ -106,7 +108,7 @@ pub fn compile(
 struct Compiler<'a> {
     document: &'a config::Document,
     addresses: &'a Addresses,
-    tls: &'a mut TlsMaker,
+    kept: &'a mut Kept,
     routes: Vec<Arc<Route>>,
     mcp: Vec<Arc<McpBackend>>,
 }
@@ -115,16 +117,16 @@ impl Compiler<'_> {
     fn bind(&mut self, bind: &config::Bind) -> Result<Arc<Bind>, CompileFault> {
         let ip = bind.address.unwrap_or_else(any_address);
         let mut listeners: Vec<Arc<Listener>> =
-            bind.listeners.iter().map(|listener| self.listener(listener)).collect::<Result<_, _>>()?;
+            bind.listeners.iter().map(|listener| self.listener(bind.port, listener)).collect::<Result<_, _>>()?;
         listeners.sort_by_key(|listener| std::cmp::Reverse(listener.host.specificity()));
         let secure = listeners.iter().any(|listener| listener.tls.is_some());
         Ok(Arc::new(Bind { address: SocketAddr::new(ip, bind.port), secure, listeners }))
     }
 
-    fn listener(&mut self, listener: &config::Listener) -> Result<Arc<Listener>, CompileFault> {
+    fn listener(&mut self, port: u16, listener: &config::Listener) -> Result<Arc<Listener>, CompileFault> {
         let mut rules = Vec::new();
         for route in &listener.routes {
-            let compiled = self.route(listener, route)?;
+            let compiled = self.route(port, listener, route)?;
             let hosts: Vec<HostPattern> = route.hostnames.iter().map(host).collect();
             for matches in &route.matches {
                 let rule = Rule { hosts: hosts.clone(), matches: route_match(matches)?, route: compiled.clone() };
@@ -136,11 +138,16 @@ impl Compiler<'_> {
             let host = rule.hosts.iter().map(HostPattern::specificity).max().unwrap_or_default();
             (std::cmp::Reverse(host), rule.matches.precedence())
         });
-        let tls = listener.tls.as_ref().map(|tls| self.tls.server(&listener.name, tls)).transpose()?;
+        let tls = listener.tls.as_ref().map(|tls| self.kept.tls.server(&listener.name, tls)).transpose()?;
         Ok(Arc::new(Listener { name: listener.name.clone(), host: host(&listener.hostname), tls, rules }))
     }
 
-    fn route(&mut self, listener: &config::Listener, route: &config::Route) -> Result<Arc<Route>, CompileFault> {
+    fn route(
+        &mut self,
+        port: u16,
+        listener: &config::Listener,
+        route: &config::Route,
+    ) -> Result<Arc<Route>, CompileFault> {
         let policies = &route.policies;
         let timeouts = policies.timeout.as_ref();
         let timeouts = Timeouts {
@@ -151,17 +158,30 @@ impl Compiler<'_> {
             let redirect = reference.policies.redirect.as_ref().map(redirect);
             Ok((RouteBackend { backend: self.backend(reference, timeouts)?, redirect }, reference.weight))
         });
-        let backends = backends.collect::<Result<_, CompileFault>>()?;
+        let backends: Vec<(RouteBackend, u32)> = backends.collect::<Result<_, CompileFault>>()?;
+        let mut chain = chain(&listener.policies, policies);
+        chain.extend(self.limits(&format!("{port}/{}/{}", listener.name, route.name), policies));
         let compiled = Arc::new(Route {
             index: self.routes.len(),
             name: route.name.clone(),
             listener: listener.name.clone(),
-            chain: chain(&listener.policies, policies),
+            chain: Chain::new(chain),
+            is_mcp: backends.iter().any(|(chosen, _)| matches!(chosen.backend, Backend::Mcp(_))),
             backends: Weighted::new(backends),
             timeouts,
         });
         self.routes.push(compiled.clone());
         Ok(compiled)
+    }
+
+    /// The policies that count, whose counts outlive a reload.
+    fn limits(&mut self, place: &str, policies: &config::RoutePolicies) -> Vec<Policy> {
+        let limits = policies.rate_limits.iter().enumerate();
+        let limits =
+            limits.map(|(number, limit)| self.kept.limiter(&format!("{place} localRateLimit[{number}]"), limit));
+        let limits: Vec<_> = limits.collect();
+        let limits = (!limits.is_empty()).then_some(Policy::LocalRateLimit(LocalRateLimit(limits)));
+        limits.into_iter().collect()
     }
 
     fn backend(&mut self, reference: &config::RouteBackend, timeouts: Timeouts) -> Result<Backend, CompileFault> {
@@ -286,7 +306,7 @@ impl Compiler<'_> {
         {
             authority.truncate(bare.len());
         }
-        let tls = tls.map(|tls| self.tls.client(host, tls)).transpose()?;
+        let tls = tls.map(|tls| self.kept.tls.client(host, tls)).transpose()?;
         Ok(Endpoint { authority, addresses, tls })
     }
 }
@@ -332,7 +352,7 @@ fn pattern_regex(pattern: &config::Pattern) -> Result<Regex, regex::Error> {
     regex::RegexBuilder::new(&pattern.anchored()).size_limit(config::PATTERN_BYTES_MAX).build()
 }
 
-fn chain(listener: &config::ListenerPolicies, route: &config::RoutePolicies) -> Chain {
+fn chain(listener: &config::ListenerPolicies, route: &config::RoutePolicies) -> Vec<Policy> {
     let mut policies = Vec::new();
     if let Some(policy) = route.cors.as_ref().or(listener.cors.as_ref()) {
         policies.push(Policy::Cors(cors(policy)));
@@ -357,7 +377,7 @@ fn chain(listener: &config::ListenerPolicies, route: &config::RoutePolicies) -> 
     if let Some(policy) = &route.response_headers {
         policies.push(Policy::ResponseHeaderModifier(ResponseHeaderModifier(edits(Some(policy)))));
     }
-    Chain::new(policies)
+    policies
 }
 
 fn cors(policy: &config::Cors) -> Cors {

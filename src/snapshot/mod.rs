@@ -1,6 +1,7 @@
 //! The configuration as shards read it: compiled, immutable, without anything that validation could have removed.
 
 pub mod compile;
+pub mod kept;
 pub mod matching;
 pub mod tls;
 
@@ -74,6 +75,8 @@ pub struct Route {
     pub chain: Chain,
     pub backends: Weighted<RouteBackend>,
     pub timeouts: Timeouts,
+    /// Its clients read faults as JSON-RPC errors.
+    pub is_mcp: bool,
 }
 
 /// A backend as one route uses it.

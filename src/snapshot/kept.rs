@@ -1,0 +1,66 @@
+//! What a reload keeps of the configuration before: the sides of handshakes, and how far limits have been used up. Nothing
+//! here is a request's business.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use agentlane_config as config;
+use agentlane_link::tls::RootCertStore;
+
+use super::tls::TlsMaker;
+use crate::policy::local_rate_limit::{Limiter, Rate};
+
+/// What is kept from one compilation to the next.
+pub struct Kept {
+    pub(super) tls: TlsMaker,
+    /// How many shards share a limit.
+    shards: usize,
+    limiters: Vec<Entry<config::RateLimit, Limiter>>,
+}
+
+/// What was made for which place of the configuration.
+struct Entry<C, T> {
+    place: Arc<str>,
+    config: C,
+    made: Arc<T>,
+    /// Asked for by the configuration that is being compiled.
+    used: bool,
+}
+
+impl Kept {
+    /// `load_roots`: see [`TlsMaker::new`].
+    pub fn new(load_roots: fn() -> Arc<RootCertStore>, shards: usize) -> Self {
+        Kept { tls: TlsMaker::new(load_roots), shards, limiters: Vec::new() }
+    }
+
+    /// The limit at this place: the one before, if it is written as it was.
+    pub(super) fn limiter(&mut self, place: &str, limit: &config::RateLimit) -> Arc<Limiter> {
+        let shards = self.shards;
+        kept(&mut self.limiters, place, limit, |place| {
+            let rate = Rate { burst: limit.max_tokens, per_fill: limit.tokens_per_fill, interval: limit.fill_interval };
+            Limiter::new(rate, shards, place, Instant::now())
+        })
+    }
+
+    /// Forgets what the configuration that was just compiled does not need.
+    pub(super) fn tidy(&mut self) {
+        self.tls.tidy();
+        self.limiters.retain_mut(|entry| std::mem::take(&mut entry.used));
+    }
+}
+
+fn kept<C: PartialEq + Clone, T>(
+    entries: &mut Vec<Entry<C, T>>,
+    place: &str,
+    config: &C,
+    make: impl FnOnce(Arc<str>) -> T,
+) -> Arc<T> {
+    if let Some(entry) = entries.iter_mut().find(|entry| *entry.place == *place && entry.config == *config) {
+        entry.used = true;
+        return entry.made.clone();
+    }
+    let place: Arc<str> = place.into();
+    let made = Arc::new(make(place.clone()));
+    entries.push(Entry { place, config: config.clone(), made: made.clone(), used: true });
+    made
+}

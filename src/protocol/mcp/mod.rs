@@ -9,6 +9,7 @@ pub mod content;
 pub mod error;
 pub mod federate;
 pub mod listing;
+pub mod lock;
 pub mod merge;
 pub mod method;
 pub mod modern;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use agentlane_link::server::Connection;
+use agentlane_link::server::{ConnError, Connection};
 use agentlane_runtime as runtime;
 use agentlane_runtime::channel;
 use agentlane_wire::h1::{Known, Method as HttpMethod, RequestHead};
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::mcp::{self, Incoming, Owner};
 use super::record::Record;
 use super::responder::{Responder, relay_parts, write_headers};
-use super::{Active, Shard, proxy};
+use super::{Active, Shard, http2, proxy};
 use crate::backend::Backend;
 use crate::fault::{Fault, Kind};
 use crate::limits::{MESH_DEADLINE, MESH_REPLY_DEPTH};
@@ -35,17 +35,18 @@ enum After {
 }
 
 /// A connection's facts.
-struct Client {
+#[derive(Clone)]
+pub struct Client {
     /// The bind that accepted it.
-    bind: SocketAddr,
-    local: SocketAddr,
-    peer: Option<SocketAddr>,
+    pub bind: SocketAddr,
+    pub local: SocketAddr,
+    pub peer: Option<SocketAddr>,
     /// `None`: the connection is plain.
-    tls: Option<Arc<TlsClient>>,
+    pub tls: Option<Arc<TlsClient>>,
     /// It has served nothing yet that ties it to this shard.
-    fresh: bool,
+    pub fresh: bool,
     /// Another shard let its next request pass, and sent it here.
-    admitted: bool,
+    pub admitted: bool,
 }
 
 impl Client {
@@ -67,8 +68,23 @@ pub async fn serve(
 ) {
     shard.metrics.connections.inc();
     let local = connection.local_addr().unwrap_or(bind);
-    requests(&shard, connection, Client { bind, local, peer, tls, fresh, admitted: !fresh }).await;
+    let client = Client { bind, local, peer, tls: tls.clone(), fresh, admitted: !fresh };
+    let speaks_http2 = requests(&shard, connection, client).await;
     shard.metrics.connections.dec();
+    if let Some(connection) = speaks_http2 {
+        match connection.into_transport() {
+            // A state of its own: other connections do not carry it.
+            Ok((transport, received)) => {
+                Box::pin(http2::serve(shard, transport, received, bind, peer, tls)).await;
+            }
+            Err(error) => tracing::warn!(%error, "a connection cannot go on with HTTP/2"),
+        }
+    }
+}
+
+/// Serves one request of a connection of HTTP/2.
+pub async fn serve_stream(shard: Rc<Shard>, stream: Connection, client: Client) {
+    requests(&shard, stream, client).await;
 }
 
 /// Takes a connection over that another shard sent.
@@ -83,11 +99,13 @@ pub fn adopt(shard: &Rc<Shard>, moved: MovedConnection) {
     }
 }
 
-async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Client) {
+/// Request after request. A client that speaks HTTP/2 instead gets its connection back.
+async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Client) -> Option<Connection> {
     loop {
         let head = match connection.head().await {
             Ok(Some(head)) => head,
             Ok(None) => break,
+            Err(ConnError::Http2) => return Some(connection),
             Err(error) => {
                 if let Some(status) = error.status() {
                     shard.metrics.unrouted.inc();
@@ -102,7 +120,8 @@ async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Cli
         let active = shard.active();
         let after = request(shard, &active, &mut connection, &client, &head, &mut record).await;
         if let After::Move(owner) = after {
-            return hand_over(shard, connection, client, head, owner);
+            hand_over(shard, connection, client, head, owner);
+            return None;
         }
         client.fresh = client.fresh && record.session.is_none();
         client.admitted = false;
@@ -112,6 +131,7 @@ async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Cli
         }
     }
     connection.close().await;
+    None
 }
 
 /// Decode is done: route, admit, dispatch.
@@ -455,6 +475,7 @@ fn refused_head(shard: &Shard, client: &Client, status: u16) {
         shard: shard.index,
         remote: client.peer,
         client: client.subject(),
+        protocol: "-",
         method: "-",
         path: "-",
         host: None,
@@ -488,6 +509,7 @@ fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, r
         shard: shard.index,
         remote: client.peer,
         client: client.subject(),
+        protocol: head.version.as_str(),
         method: head.method_str(),
         path: head.target(),
         host: Some(head.authority()).filter(|authority| !authority.is_empty()),

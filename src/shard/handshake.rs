@@ -12,8 +12,9 @@ use agentlane_link::tls::{self, Secured, ServerTls};
 use agentlane_runtime as runtime;
 use agentlane_runtime::local::Event;
 use agentlane_runtime::{Either, Stream};
+use bytes::BytesMut;
 
-use super::{Shard, connection};
+use super::{Shard, connection, http2};
 use crate::limits::{TLS_HANDSHAKE_TIME, TLS_HANDSHAKES_MAX};
 use crate::request::TlsClient;
 use crate::snapshot::Snapshot;
@@ -27,6 +28,10 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream, bind: SocketAddr, peer: Opt
     shard.metrics.handshakes_done.inc();
     let client = TlsClient { listener: secured.chosen, version: secured.version, identity: secured.identity };
     let limits = shard.active().limits.clone();
+    if secured.http2 {
+        let tls = Some(Arc::new(client));
+        return Box::pin(http2::serve(shard, secured.transport, BytesMut::new(), bind, peer, tls)).await;
+    }
     let connection = Connection::new(secured.transport, limits, &shard.drain);
     connection::serve(shard, connection, bind, peer, Some(Arc::new(client)), true).await;
 }

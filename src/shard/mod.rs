@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod connection;
 pub mod handshake;
+pub mod http2;
 pub mod mcp;
 pub mod metrics;
 pub mod outbox;

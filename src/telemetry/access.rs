@@ -22,6 +22,8 @@ pub struct AccessRecord<'a> {
     pub remote: Option<SocketAddr>,
     /// The subject of the client's certificate, where one was verified.
     pub client: Option<&'a str>,
+    /// `HTTP/1.1`, `HTTP/2`.
+    pub protocol: &'a str,
     pub method: &'a str,
     /// The target as received; the query is cut off unless [`AccessOptions::query`] is set.
     pub path: &'a str,
@@ -132,6 +134,7 @@ impl AccessLog {
             L::quote(out);
         }
         L::optional("client", record.client, out);
+        L::string("protocol", record.protocol, out);
         L::string("method", record.method, out);
         L::string("path", path, out);
         L::optional("host", record.host, out);

@@ -122,11 +122,16 @@ fn the_server_name_chooses_the_listener_and_its_certificate() {
     // A request for the other listener does not belong on this connection; one for nobody has no route.
     assert_eq!(get("a.test", &["-H", "host: x.wild.test"]).stdout, "421");
     assert_eq!(get("a.test", &["-H", "host: nobody.test"]).stdout, "404");
-    // HTTP/2 alone is not spoken; offered beside HTTP/1.1 it is passed over.
-    assert_eq!(get("a.test", &["--http2"]).stdout, "a200");
+    // The client chooses between HTTP/2 and HTTP/1.1 by what it offers; there is nothing else.
+    for (offer, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        assert_eq!(
+            get("a.test", &[offer, "-w", "%{http_code} HTTP/%{http_version}"]).stdout,
+            format!("a200 HTTP/{version}")
+        );
+    }
     let connect = format!("127.0.0.1:{port}");
-    let h2 = run("openssl", &["s_client", "-connect", &connect, "-servername", "a.test", "-alpn", "h2"], "");
-    assert!(h2.stderr.contains("no application protocol"), "{h2:?}");
+    let spdy = run("openssl", &["s_client", "-connect", &connect, "-servername", "a.test", "-alpn", "spdy/3"], "");
+    assert!(spdy.stderr.contains("no application protocol"), "{spdy:?}");
     eventually("the handshakes are counted", || {
         gateway.metric("agentlane_tls_handshakes_total", "outcome=\"failed\"") == 3.0
     });
@@ -170,7 +175,8 @@ fn clients_are_asked_for_a_certificate() {
     let url = format!("https://a.test:{port}/");
     let get = |identity: Option<&crate::support::tls::Pair>| {
         let files = identity.map(|pair| (path(pair.cert.clone()), path(pair.key.clone())));
-        let mut args = vec!["--cacert", &root, "--resolve", &resolve, &url];
+        // By HTTP/1.1: with HTTP/2 curl goes on writing, and then tells of a broken pipe in place of the alert behind it.
+        let mut args = vec!["--http1.1", "--cacert", &root, "--resolve", &resolve, &url];
         if let Some((cert, key)) = &files {
             args.extend(["--cert", cert, "--key", key]);
         }

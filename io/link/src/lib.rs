@@ -1,4 +1,4 @@
-//! The wire codecs on the runtime's sockets: HTTP/1.1 server and client connections, plain or over TLS, the upstream pool,
+//! The wire codecs on the runtime's sockets: HTTP/1.1 and HTTP/2 server and client connections, plain or over TLS, the upstream pool,
 //! and the pumps between them. Knows no route, no policy and no meaning of a message.
 //!
 //! A small keep-alive exchange costs one recv and one write on each side, no task, no timer and no lock. Bodies stream
@@ -12,6 +12,7 @@ pub mod client;
 mod date;
 mod deadline;
 mod drain;
+pub mod h2;
 mod peek;
 pub mod proxy;
 pub mod server;

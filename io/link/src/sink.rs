@@ -28,9 +28,18 @@ impl Sink {
     }
 
     /// Sends all parts in order. A peer that does not take them within the write time fails the connection.
-    pub(crate) async fn write(&mut self, mut parts: Parts) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, parts: Parts) -> io::Result<()> {
+        self.send(parts, false).await
+    }
+
+    /// Sends the last parts of a message, possibly none.
+    pub(crate) async fn finish(&mut self, parts: Parts) -> io::Result<()> {
+        self.send(parts, true).await
+    }
+
+    async fn send(&mut self, mut parts: Parts, last: bool) -> io::Result<()> {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        if bytes == 0 {
+        if bytes == 0 && !(last && self.half.is_stream()) {
             return Ok(());
         }
         if parts.len() > 1 && bytes <= COPY_MAX && !self.half.gathers() {
@@ -39,7 +48,7 @@ impl Sink {
             parts.push(self.scratch.split().freeze());
         }
         self.arm(true);
-        let result = self.half.send(parts).await;
+        let result = self.half.send(parts, last).await;
         self.arm(false);
         if result.is_ok() {
             self.written += bytes as u64;

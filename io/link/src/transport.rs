@@ -1,4 +1,4 @@
-//! What carries a connection's bytes: a socket as it is, or TLS on it. Chosen once for each connection; what is above asks no
+//! What carries a connection's bytes: a socket as it is, TLS on it, or one stream of HTTP/2. Chosen once for each connection; what is above asks no
 //! further.
 
 use std::io;
@@ -10,6 +10,7 @@ use agentlane_runtime::{Parts, ReadHalf, Stream, WriteHalf};
 use bytes::BytesMut;
 
 use crate::buffer;
+use crate::h2::{StreamReader, StreamWriter};
 use crate::peek::{Peek, peek};
 use crate::tls::{Session, TlsRead, TlsWrite};
 
@@ -46,6 +47,16 @@ impl Transport {
         Ok(Transport { stream: Stream::from_fd(detached.fd)?, tls: detached.tls })
     }
 
+    /// This side's address; an error for a unix socket.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    /// Where it comes from and goes to, as far as the socket tells.
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses { local: self.stream.local_addr().ok(), peer: self.stream.peer_addr().ok() }
+    }
+
     pub(crate) fn into_split(self) -> (Receiver, Sender) {
         match self.tls {
             None => {
@@ -58,6 +69,13 @@ impl Transport {
             }
         }
     }
+}
+
+/// The two ends of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 /// What one recv gave.
@@ -75,6 +93,7 @@ pub(crate) struct Received {
 pub(crate) enum Receiver {
     Plain(ReadHalf),
     Tls(TlsRead),
+    Stream(StreamReader),
 }
 
 impl Receiver {
@@ -88,6 +107,7 @@ impl Receiver {
                 (result.map(|count| Received { count, raw: count, room }), buf)
             }
             Receiver::Tls(half) => half.recv(buf, size).await,
+            Receiver::Stream(stream) => stream.recv(buf).await,
         }
     }
 
@@ -96,6 +116,8 @@ impl Receiver {
         match self {
             Receiver::Plain(half) => half.readable().await,
             Receiver::Tls(half) => half.readable().await,
+            // Waited for only between messages, and a stream has one.
+            Receiver::Stream(_) => Ok(()),
         }
     }
 
@@ -104,6 +126,7 @@ impl Receiver {
         match self {
             Receiver::Plain(half) => peek(half),
             Receiver::Tls(half) => half.peek(),
+            Receiver::Stream(_) => Peek::Silent,
         }
     }
 
@@ -112,19 +135,45 @@ impl Receiver {
         match self {
             Receiver::Plain(_) => false,
             Receiver::Tls(half) => half.is_over(),
+            Receiver::Stream(_) => false,
         }
     }
 
     pub(crate) fn set_deadline(&self, at: Option<Instant>, how: Shutdown) {
-        self.half().set_deadline(at, how);
+        match self {
+            Receiver::Plain(half) => half.set_deadline(at, how),
+            Receiver::Tls(tls) => tls.half.set_deadline(at, how),
+            Receiver::Stream(stream) => stream.set_deadline(at),
+        }
     }
 
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.half().peer_addr()
+        match self {
+            Receiver::Plain(half) => half.peer_addr(),
+            Receiver::Tls(tls) => tls.half.peer_addr(),
+            Receiver::Stream(stream) => stream.peer_addr(),
+        }
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.half().local_addr()
+        match self {
+            Receiver::Plain(half) => half.local_addr(),
+            Receiver::Tls(tls) => tls.half.local_addr(),
+            Receiver::Stream(stream) => stream.local_addr(),
+        }
+    }
+
+    /// Neither TLS nor a stream.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Receiver::Plain(_))
+    }
+
+    /// One stream of HTTP/2, which other streams share the connection with.
+    pub(crate) fn stream(&self) -> Option<&StreamReader> {
+        match self {
+            Receiver::Stream(stream) => Some(stream),
+            Receiver::Plain(_) | Receiver::Tls(_) => None,
+        }
     }
 
     /// The whole transport again.
@@ -141,18 +190,16 @@ impl Receiver {
             _ => Err(io::Error::other("halves of two kinds")),
         }
     }
-
-    fn half(&self) -> &ReadHalf {
-        match self {
-            Receiver::Plain(half) => half,
-            Receiver::Tls(tls) => &tls.half,
-        }
-    }
 }
 
 impl AsRawFd for Receiver {
+    /// -1 for a stream: its socket is others' too.
     fn as_raw_fd(&self) -> RawFd {
-        self.half().as_raw_fd()
+        match self {
+            Receiver::Plain(half) => half.as_raw_fd(),
+            Receiver::Tls(tls) => tls.half.as_raw_fd(),
+            Receiver::Stream(_) => -1,
+        }
     }
 }
 
@@ -160,12 +207,15 @@ impl AsRawFd for Receiver {
 pub(crate) enum Sender {
     Plain(WriteHalf),
     Tls(TlsWrite),
+    Stream(StreamWriter),
 }
 
 impl Sender {
-    /// Sends all parts in order. Must not be dropped before it ends.
-    pub(crate) async fn send(&mut self, mut parts: Parts) -> io::Result<()> {
+    /// Sends all parts in order. `last`: a message ends with them, which a stream tells its peer; the first part that it is
+    /// given is a head. Must not be dropped before it ends.
+    pub(crate) async fn send(&mut self, mut parts: Parts, last: bool) -> io::Result<()> {
         match self {
+            Sender::Stream(stream) => stream.send(parts, last).await,
             Sender::Plain(half) if parts.len() == 1 => half.send(parts.swap_remove(0)).await,
             Sender::Plain(half) => half.sendv(parts).await,
             Sender::Tls(half) => half.sendv(parts).await,
@@ -174,18 +224,26 @@ impl Sender {
 
     /// Whether parts are gathered without a system call's help, so that joining them first would be a copy for nothing.
     pub(crate) fn gathers(&self) -> bool {
-        matches!(self, Sender::Tls(_))
+        matches!(self, Sender::Tls(_) | Sender::Stream(_))
+    }
+
+    /// Whether it is told the end of a message even where no byte comes with it.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self, Sender::Stream(_))
     }
 
     /// Ends the sending side. `whole`: what was sent is complete, which TLS tells the peer; otherwise it will see that it was
     /// cut.
     pub(crate) async fn end(&mut self, whole: bool) {
-        if let Sender::Tls(half) = &mut *self {
-            // A peer that has left, or does not read, cannot be told.
-            let _ = half.close(whole).await;
-        }
-        // A socket that the peer has closed already is not connected any more; then there is nobody to tell.
-        let _ = self.half().shutdown(Shutdown::Write);
+        // A peer that has left, or does not read, cannot be told. Neither can one whose socket is not connected any more.
+        let _ = match &mut *self {
+            Sender::Plain(half) => half.shutdown(Shutdown::Write),
+            Sender::Tls(tls) => {
+                let _ = tls.close(whole).await;
+                tls.half.shutdown(Shutdown::Write)
+            }
+            Sender::Stream(stream) => return stream.end(whole),
+        };
     }
 
     /// Says goodbye where TLS asks for it, without waiting.
@@ -196,13 +254,10 @@ impl Sender {
     }
 
     pub(crate) fn set_deadline(&self, at: Option<Instant>, how: Shutdown) {
-        self.half().set_deadline(at, how);
-    }
-
-    fn half(&self) -> &WriteHalf {
         match self {
-            Sender::Plain(half) => half,
-            Sender::Tls(tls) => &tls.half,
+            Sender::Plain(half) => half.set_deadline(at, how),
+            Sender::Tls(tls) => tls.half.set_deadline(at, how),
+            Sender::Stream(stream) => stream.set_deadline(at),
         }
     }
 }

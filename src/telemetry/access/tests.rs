@@ -11,6 +11,7 @@ fn record() -> AccessRecord<'static> {
         shard: 3,
         remote: Some("[::1]:5000".parse().expect("an address")),
         client: None,
+        protocol: "HTTP/2",
         method: "POST",
         path: "/mcp?token=secret",
         host: Some("evil\"\n\u{1b}[0m"),
@@ -52,7 +53,7 @@ fn json_lines_parse_and_keep_no_secret() {
         text.lines().map(|line| serde_json::from_str(line).expect("valid JSON")).collect();
     assert_eq!(parsed.len(), 2);
     let expected = serde_json::json!({
-        "time": "2023-11-14T22:13:20.042Z", "shard": 3, "remote": "[::1]:5000", "method": "POST", "path": "/mcp",
+        "time": "2023-11-14T22:13:20.042Z", "shard": 3, "remote": "[::1]:5000", "protocol": "HTTP/2", "method": "POST", "path": "/mcp",
         "host": "evil\"\n\u{1b}[0m", "status": 200, "duration_ms": 1.234, "bytes_in": 10, "bytes_out": u64::MAX,
         "listener": "main", "mcp_method": "tools/call", "mcp_target": "my target", "session": "000000000000beef",
     });
@@ -67,7 +68,7 @@ fn text_lines_are_logfmt() {
     log.flush();
     assert_eq!(
         lines(&receiver),
-        "time=2023-11-14T22:13:20.042Z shard=3 remote=[::1]:5000 method=POST path=\"/mcp?token=secret\" \
+        "time=2023-11-14T22:13:20.042Z shard=3 remote=[::1]:5000 protocol=HTTP/2 method=POST path=\"/mcp?token=secret\" \
          host=\"evil\\\"\\n\\u001b[0m\" status=200 duration_ms=1.234 bytes_in=10 bytes_out=18446744073709551615 \
          listener=main mcp_method=tools/call mcp_target=\"my target\" session=000000000000beef\n"
     );

@@ -16,6 +16,8 @@ pub enum ConnError {
     BodyTimeout,
     /// The client did not take the response in time.
     WriteTimeout,
+    /// The client speaks HTTP/2, and has said so in the place of its first request; nothing of that was taken.
+    Http2,
     /// The client went away in the middle of a message.
     Closed(io::ErrorKind),
     /// The caller's response head cannot be written as it is.
@@ -56,6 +58,7 @@ impl fmt::Display for ConnError {
             ConnError::HeadTimeout => f.write_str("request head took too long"),
             ConnError::BodyTimeout => f.write_str("request body took too long"),
             ConnError::WriteTimeout => f.write_str("client does not read"),
+            ConnError::Http2 => f.write_str("client speaks HTTP/2"),
             ConnError::Closed(kind) => write!(f, "client went away: {kind}"),
             ConnError::Encode(error) => error.fmt(f),
             ConnError::Response(what) => f.write_str(what),

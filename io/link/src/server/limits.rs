@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use agentlane_wire::h1::{ChunkLimits, HeadLimits};
 
+use crate::h2::Http2Limits;
+
 /// What one client may use. Every one of them is a named answer or an end of the connection, never growth.
 #[derive(Clone, Debug)]
 pub struct ServerLimits {
@@ -26,6 +28,8 @@ pub struct ServerLimits {
     /// How long and, with `unread_body_bytes`, how much a closing connection still listens, so that the client can
     /// read the last answer.
     pub linger: Duration,
+    /// What HTTP/2 has beyond that.
+    pub http2: Http2Limits,
 }
 
 impl Default for ServerLimits {
@@ -40,6 +44,7 @@ impl Default for ServerLimits {
             body_time: Duration::from_secs(30),
             write_time: Duration::from_secs(30),
             linger: Duration::from_secs(1),
+            http2: Http2Limits::default(),
         }
     }
 }

@@ -20,7 +20,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 
 use agentlane_runtime::Parts;
-use agentlane_wire::h1::{Framing, HeadWriter, RequestHead};
+use agentlane_wire::h1::{Framing, H1Error, HeadWriter, RequestHead};
 use bytes::{Bytes, BytesMut};
 
 pub use error::ConnError;
@@ -30,9 +30,10 @@ pub use writer::ResponseWriter;
 
 use crate::deadline::Deadlines;
 use crate::drain::{Drain, Seat};
+use crate::h2::{StreamReader, StreamWriter, Work};
 use crate::sink::Sink;
 use crate::source::Source;
-use crate::transport::{Detached, Transport};
+use crate::transport::{Detached, Receiver, Sender, Transport};
 
 /// One client's connection on this shard.
 pub struct Connection {
@@ -41,6 +42,8 @@ pub struct Connection {
     seat: Seat,
     /// The client's bytes stopped making sense.
     refused: bool,
+    /// It is a stream of HTTP/2, at work.
+    stream: Option<Work>,
 }
 
 impl Connection {
@@ -60,7 +63,22 @@ impl Connection {
         let deadlines = Deadlines::new(Shutdown::Read);
         let writer = ResponseWriter::new(Sink::new(write, deadlines.clone(), limits.write_time));
         let reader = RequestReader::new(Source::new(read, deadlines, bytes), limits);
-        Connection { reader, writer, seat: drain.seat(), refused: false }
+        Connection { reader, writer, seat: drain.seat(), refused: false, stream: None }
+    }
+
+    /// A stream of HTTP/2 as a connection of one request.
+    pub(crate) fn of_stream(
+        head: Result<RequestHead, H1Error>,
+        (read, write): (StreamReader, StreamWriter),
+        work: Work,
+        limits: Rc<ServerLimits>,
+        drain: &Drain,
+    ) -> Self {
+        let deadlines = Deadlines::separate();
+        let writer = ResponseWriter::new(Sink::new(Sender::Stream(write), deadlines.clone(), limits.write_time));
+        let source = Source::new(Receiver::Stream(read), deadlines, BytesMut::new());
+        let reader = RequestReader::of_stream(source, limits, head);
+        Connection { reader, writer, seat: drain.seat(), refused: false, stream: Some(work) }
     }
 
     /// The next request's head, or `None` when the connection is over: the client closed or was silent for too long,
@@ -236,6 +254,9 @@ impl Connection {
     pub async fn close(mut self) {
         let said_all = !self.refused && self.reader.is_done() && self.reader.source.buf.is_empty();
         self.writer.end().await;
+        if self.stream.is_some() {
+            return;
+        }
         if !said_all && !self.reader.source.ended {
             self.reader.linger().await;
         }

@@ -8,11 +8,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use agentlane_runtime::{Parts, now, yield_now};
-use agentlane_wire::h1::{BodyDecoder, Decoded, Framing, H1Error, HeadParser, RequestHead};
+use agentlane_wire::h1::{BodyDecoder, Decoded, Framing, H1Error, HeadParser, RequestHead, Version};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{ConnError, ServerLimits};
 use crate::drain::Seat;
+use crate::h2::PREFACE_HEAD;
 use crate::peek::Peek;
 use crate::source::{Source, Taken};
 
@@ -37,11 +38,17 @@ pub struct RequestReader {
     head_due: Option<Instant>,
     /// The last request came within the grace.
     busy: bool,
+    /// The head of a stream, which has come already.
+    given: Option<Box<Result<RequestHead, H1Error>>>,
+    /// The client may yet turn out to speak HTTP/2 (RFC 9113, 3.3).
+    may_be_http2: bool,
 }
 
 impl RequestReader {
     pub(super) fn new(source: Source, limits: Rc<ServerLimits>) -> Self {
         RequestReader {
+            // With TLS it is agreed on in the handshake.
+            may_be_http2: source.half.is_plain(),
             source,
             limits,
             parser: HeadParser::default(),
@@ -51,13 +58,29 @@ impl RequestReader {
             expects_continue: false,
             head_due: None,
             busy: false,
+            given: None,
         }
+    }
+
+    /// A reader whose one request has begun.
+    pub(super) fn of_stream(source: Source, limits: Rc<ServerLimits>, head: Result<RequestHead, H1Error>) -> Self {
+        let mut reader = Self::new(source, limits);
+        reader.given = Some(Box::new(head));
+        reader
     }
 
     /// The next head; `None` when the client is done, silent for too long, or told to go by `seat`.
     pub(super) async fn head(&mut self, seat: &Seat) -> Result<Option<RequestHead>, ConnError> {
         self.head_due = None;
+        if let Some(head) = self.given.take() {
+            let head = (*head)?;
+            self.begin(&head);
+            return Ok(Some(head));
+        }
         loop {
+            if self.may_be_http2 && self.source.buf.starts_with(PREFACE_HEAD) {
+                return Err(ConnError::Http2);
+            }
             if !self.source.buf.is_empty()
                 && let Some(head) = self.parser.request(&mut self.source.buf, &self.limits.head)?
             {
@@ -77,7 +100,13 @@ impl RequestReader {
     }
 
     fn begin(&mut self, head: &RequestHead) {
-        self.decoder = BodyDecoder::with_limits(head.framing, self.limits.chunks);
+        self.may_be_http2 = false;
+        let framing = match head.framing {
+            // The stream's end is the body's.
+            Framing::Chunked if head.version == Version::Http2 => Framing::UntilClose,
+            framing => framing,
+        };
+        self.decoder = BodyDecoder::with_limits(framing, self.limits.chunks);
         self.ahead.clear();
         self.received = 0;
         self.expects_continue = head.expect_continue && !head.framing.is_empty();
@@ -187,6 +216,9 @@ impl RequestReader {
     /// A client that has ended its sending side counts as gone. One that has sent the next request early cannot be
     /// watched: then this waits for ever, and a write will tell.
     pub async fn closed(&self) {
+        if let Some(stream) = self.source.half.stream() {
+            return stream.left().await;
+        }
         loop {
             if self.source.ended || self.source.half.readable().await.is_err() {
                 return;
@@ -276,6 +308,7 @@ impl RequestReader {
 
     async fn fill(&mut self, due: Option<Instant>) -> Result<(), ConnError> {
         match self.source.fill(due, self.decoder.remaining()).await {
+            Ok(0) if self.decoder.eof().is_ok() => Ok(()),
             Ok(0) => Err(ConnError::Closed(io::ErrorKind::UnexpectedEof)),
             Ok(_) => Ok(()),
             Err(error) => Err(ConnError::reading(error, ConnError::BodyTimeout)),

@@ -138,11 +138,14 @@ impl ResponseWriter {
             return Err(ConnError::Encode(EncodeError::Status));
         }
         let (out, written) = self.frame(status, framing);
+        let is_stream = self.version == Version::Http2;
         let close = self.close || !self.keep_alive || out == Out::UntilClose;
         let mut head = h1::response_head(&mut self.sink.scratch, status);
         headers(&mut head);
         head.framing(written);
-        if close {
+        if is_stream {
+            // A stream has one answer, and no word for that.
+        } else if close {
             head.header("connection", "close");
         } else if self.version == Version::Http10 {
             head.header("connection", "keep-alive");
@@ -167,7 +170,7 @@ impl ResponseWriter {
         match framing {
             Framing::None => (Out::Length(0), Framing::Length(0)),
             Framing::Length(length) => (Out::Length(length), framing),
-            _ if self.version == Version::Http10 => (Out::UntilClose, Framing::None),
+            _ if self.version != Version::Http11 => (Out::UntilClose, Framing::None),
             _ => (Out::Chunked, Framing::Chunked),
         }
     }
@@ -181,7 +184,8 @@ impl ResponseWriter {
     /// Sends the last body parts, possibly none, and ends the message; one write.
     pub async fn finish(&mut self, parts: Parts) -> Result<(), ConnError> {
         let framed = self.frame_parts(parts, true)?;
-        self.send(framed).await?;
+        let sent = self.sink.finish(framed).await;
+        self.sent(sent)?;
         self.state = State::Done;
         if self.close {
             self.sink.end(true).await;
@@ -238,6 +242,10 @@ impl ResponseWriter {
 
     async fn send(&mut self, parts: Parts) -> Result<(), ConnError> {
         let sent = self.sink.write(parts).await;
+        self.sent(sent)
+    }
+
+    fn sent(&mut self, sent: std::io::Result<()>) -> Result<(), ConnError> {
         sent.map_err(|error| {
             self.close = true;
             ConnError::writing(error)

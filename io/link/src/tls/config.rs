@@ -14,6 +14,8 @@ use super::trust::{AnyName, Anything};
 
 /// What is spoken where nothing else is asked for (RFC 7301).
 const ALPN_HTTP: &[u8] = b"http/1.1";
+/// HTTP/2 (RFC 9113, 3.2).
+pub(super) const ALPN_HTTP2: &[u8] = b"h2";
 /// Sessions that one upstream endpoint of a shard may resume.
 const RESUMABLE: usize = 2;
 
@@ -61,7 +63,7 @@ impl ServerTls {
             builder.with_client_cert_verifier(verifier.map_err(|error| Error::General(error.to_string()))?)
         };
         let mut config = builder.with_single_cert(settings.chain.to_vec(), settings.key.clone_key())?;
-        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP.to_vec()];
         // Tickets alone: what they hold is the client's, so that any shard may resume and none remembers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ring::Ticketer::new()?;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rustls::server::Acceptor;
 use rustls::{ClientConnection, ProtocolVersion};
 
+use super::config::ALPN_HTTP2;
 use super::{ClientIdentity, ClientTls, ServerTls, Session, TlsError};
 use crate::buffer;
 use crate::transport::Transport;
@@ -24,6 +25,8 @@ pub struct Secured<T> {
     pub chosen: T,
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
+    /// The client and this side have agreed on HTTP/2.
+    pub http2: bool,
     /// Who the client is, where a certificate was asked for.
     pub identity: Option<ClientIdentity>,
 }
@@ -86,13 +89,14 @@ pub async fn accept<T>(
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "TLSv1.3",
     };
+    let http2 = connection.alpn_protocol() == Some(ALPN_HTTP2);
     let identity = match connection.peer_certificates().and_then(<[_]>::first) {
         None => None,
         Some(certificate) => {
             Some(ClientIdentity::of(certificate).ok_or(TlsError::Certificate("its names cannot be read"))?)
         }
     };
-    Ok(Secured { transport: Transport::secured(stream, session), chosen, version, identity })
+    Ok(Secured { transport: Transport::secured(stream, session), chosen, version, http2, identity })
 }
 
 /// Makes a TLS connection to a server. May be dropped, and closes the connection with that.

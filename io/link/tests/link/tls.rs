@@ -329,7 +329,7 @@ fn what_is_refused_is_refused_with_an_alert() {
         // Another name, no name, another protocol.
         let config = authority.peer_config(Version::Tls13, None);
         let mut other_protocol = config.clone();
-        other_protocol.alpn_protocols = vec![b"h2".to_vec()];
+        other_protocol.alpn_protocols = vec![b"spdy/3".to_vec()];
         let cases = [
             ("elsewhere.test", config.clone(), "Unrecognis"),
             ("127.0.0.1", config, "Unrecognis"),

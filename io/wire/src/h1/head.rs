@@ -32,6 +32,19 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2, whose heads are read by the rules of HTTP/1.1.
+    Http2,
+}
+
+impl Version {
+    /// As a protocol is written in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
+        }
+    }
 }
 
 /// How the end of a body is found (RFC 9112 6.3).

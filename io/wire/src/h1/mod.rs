@@ -24,4 +24,5 @@ pub use hop::{Hop, end_to_end, is_hop_by_hop, is_protected};
 pub use method::Method;
 pub use request::parse_request;
 pub use response::parse_response;
+pub(crate) use target::same_host;
 pub use target::{TargetForm, is_host};

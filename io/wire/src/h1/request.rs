@@ -128,9 +128,9 @@ fn authority(
     let from_target = target.authority.shifted(target_at);
     let Some(host) = fields.host else {
         return match version {
-            Version::Http11 => Err(H1Error::MissingHost),
             Version::Http10 if named => Ok(from_target),
             Version::Http10 => Ok(Span::default()),
+            Version::Http11 | Version::Http2 => Err(H1Error::MissingHost),
         };
     };
     let host_text = &head[host.start as usize..host.end as usize];

@@ -158,6 +158,16 @@ pub(super) fn same_authority(left: &[u8], right: &[u8], default_port: &[u8]) -> 
         && explicit_port(left_port, default_port) == explicit_port(right_port, default_port)
 }
 
+/// Whether a Host says what `:authority` says, in HTTP/2 (RFC 9113, 8.3.1).
+pub(crate) fn same_host(authority: &str, host: &[u8], scheme: Option<&str>) -> bool {
+    let default_port: &[u8] = match scheme {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => b"443",
+        Some(_) => b"80",
+        None => b"",
+    };
+    same_authority(authority.as_bytes(), host, default_port)
+}
+
 fn explicit_port<'a>(port: Option<&'a [u8]>, default_port: &[u8]) -> &'a [u8] {
     port.filter(|&digits| digits != default_port).unwrap_or_default()
 }

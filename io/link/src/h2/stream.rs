@@ -1,0 +1,256 @@
+//! One stream of HTTP/2 as the two directions of a transport: the head goes and comes as text of HTTP/1.1, the body as it
+//! is. What comes is taken as it is read, so that the peer's window holds what nobody reads. Trailers are dropped.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use agentlane_runtime::{Either, Parts, race, sleep_until};
+use agentlane_wire::h2 as heads;
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::buffer;
+use crate::transport::{Addresses, Received};
+
+/// Up to this many bytes, parts are joined: each would be a frame of its own.
+const JOIN_MAX: usize = 4 * 1024;
+
+/// Both directions.
+struct Stream {
+    incoming: RefCell<RecvStream>,
+    outgoing: RefCell<Outgoing>,
+    read_due: Cell<Option<Instant>>,
+    write_due: Cell<Option<Instant>>,
+    addresses: Addresses,
+}
+
+/// The sending side.
+enum Outgoing {
+    Response(SendResponse<Bytes>),
+    Body(SendStream<Bytes>),
+}
+
+/// The receiving direction.
+pub(crate) struct StreamReader(Rc<Stream>);
+
+/// The sending direction.
+pub(crate) struct StreamWriter(Rc<Stream>);
+
+/// A stream that a client opened.
+pub(super) fn accepted(
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    addresses: Addresses,
+) -> (StreamReader, StreamWriter) {
+    let stream = Rc::new(Stream {
+        incoming: RefCell::new(body),
+        outgoing: RefCell::new(Outgoing::Response(respond)),
+        read_due: Cell::new(None),
+        write_due: Cell::new(None),
+        addresses,
+    });
+    (StreamReader(stream.clone()), StreamWriter(stream))
+}
+
+impl StreamReader {
+    /// Appends what comes to `buf`; 0 at the end. May be dropped.
+    pub(crate) async fn recv(&mut self, mut buf: BytesMut) -> (io::Result<Received>, BytesMut) {
+        let received = by(self.0.read_due.get(), |cx| self.0.poll_recv(cx, &mut buf)).await;
+        (received.map(|count| Received { count, raw: count, room: buffer::LARGE }), buf)
+    }
+
+    /// Resolves when the peer has given the exchange up, or the connection is gone. May be dropped.
+    pub(crate) async fn left(&self) {
+        poll_fn(|cx| match &mut *self.0.outgoing.borrow_mut() {
+            Outgoing::Response(respond) => respond.poll_reset(cx).map(drop),
+            Outgoing::Body(body) => body.poll_reset(cx).map(drop),
+        })
+        .await;
+    }
+
+    pub(crate) fn set_deadline(&self, due: Option<Instant>) {
+        self.0.read_due.set(due);
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.addresses.peer.ok_or(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.addresses.local.ok_or(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Stream {
+    fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let mut incoming = self.incoming.borrow_mut();
+        loop {
+            let data = match incoming.poll_data(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(Ok(0)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io_error(error))),
+                Poll::Ready(Some(Ok(data))) => data,
+            };
+            if data.is_empty() {
+                continue;
+            }
+            if buf.capacity() == 0 {
+                *buf = buffer::take(data.len());
+            }
+            buf.extend_from_slice(&data);
+            // A stream that has ended meanwhile has no window.
+            let _ = incoming.flow_control().release_capacity(data.len());
+            return Poll::Ready(Ok(data.len()));
+        }
+    }
+}
+
+impl StreamWriter {
+    /// Sends all parts in order, the first of a message being its head. `last`: the message ends with them. May be dropped,
+    /// and leaves a message that is not complete.
+    pub(crate) async fn send(&mut self, mut parts: Parts, last: bool) -> io::Result<()> {
+        let head = match &mut *self.0.outgoing.borrow_mut() {
+            Outgoing::Body(_) => None,
+            Outgoing::Response(_) if parts.is_empty() => return Ok(()),
+            Outgoing::Response(respond) => {
+                let response = response(parts.remove(0))?;
+                if response.status().is_informational() {
+                    return respond.send_informational(response).map_err(io_error);
+                }
+                parts.retain(|part| !part.is_empty());
+                let ends = last && parts.is_empty();
+                let body = respond.send_response(response, ends).map_err(io_error)?;
+                Some((body, ends))
+            }
+        };
+        if let Some((body, ends)) = head {
+            self.0.outgoing.replace(Outgoing::Body(body));
+            if ends {
+                return Ok(());
+            }
+        }
+        self.data(join(parts), last).await
+    }
+
+    async fn data(&mut self, parts: Parts, last: bool) -> io::Result<()> {
+        let mut left = parts.into_iter().filter(|part| !part.is_empty()).peekable();
+        let mut ended = false;
+        while let Some(mut part) = left.next() {
+            while !part.is_empty() {
+                let room = self.room(part.len()).await?;
+                let piece = part.split_to(room.min(part.len()));
+                ended = last && part.is_empty() && left.peek().is_none();
+                self.with_body(|body| body.send_data(piece, ended).map_err(io_error))?;
+            }
+        }
+        if last && !ended {
+            self.with_body(|body| body.send_data(Bytes::new(), true).map_err(io_error))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer's windows and our buffer have room for some of `wanted` bytes.
+    async fn room(&mut self, wanted: usize) -> io::Result<usize> {
+        self.with_body(|body| Ok(body.reserve_capacity(wanted)))?;
+        by(self.0.write_due.get(), |cx| {
+            let mut outgoing = self.0.outgoing.borrow_mut();
+            let Outgoing::Body(body) = &mut *outgoing else { return Poll::Ready(Err(out_of_order())) };
+            loop {
+                match body.capacity() {
+                    0 => {}
+                    room => return Poll::Ready(Ok(room)),
+                }
+                match body.poll_capacity(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io_error(error))),
+                    Poll::Ready(None) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends the stream. An answer that is not `whole` is seen to be cut.
+    pub(crate) fn end(&mut self, whole: bool) {
+        if whole {
+            return;
+        }
+        match &mut *self.0.outgoing.borrow_mut() {
+            Outgoing::Response(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
+            Outgoing::Body(body) => body.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    pub(crate) fn set_deadline(&self, due: Option<Instant>) {
+        self.0.write_due.set(due);
+    }
+
+    fn with_body<T>(&self, act: impl FnOnce(&mut SendStream<Bytes>) -> io::Result<T>) -> io::Result<T> {
+        match &mut *self.0.outgoing.borrow_mut() {
+            Outgoing::Body(body) => act(body),
+            Outgoing::Response(_) => Err(out_of_order()),
+        }
+    }
+}
+
+/// Polls until `due`; no timer is set where nothing is waited for.
+async fn by<T>(due: Option<Instant>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>) -> io::Result<T> {
+    let Some(due) = due else { return poll_fn(poll).await };
+    let at_once = poll_fn(|cx| Poll::Ready(poll(cx))).await;
+    if let Poll::Ready(result) = at_once {
+        return result;
+    }
+    match race(poll_fn(poll), sleep_until(due)).await {
+        Either::Left(result) => result,
+        Either::Right(()) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Small parts as one, in the order in which they were.
+fn join(parts: Parts) -> Parts {
+    let bytes: usize = parts.iter().map(Bytes::len).sum();
+    if parts.len() < 2 || bytes > JOIN_MAX {
+        return parts;
+    }
+    let mut joined = BytesMut::with_capacity(bytes);
+    parts.iter().for_each(|part| joined.extend_from_slice(part));
+    [joined.freeze()].into_iter().collect()
+}
+
+/// The head of an answer, from its text.
+fn response(text: Bytes) -> io::Result<Response<()>> {
+    let head = heads::read_response(text).map_err(io::Error::other)?;
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status).map_err(io::Error::other)?;
+    put_headers(&head.headers, response.headers_mut())?;
+    Ok(response)
+}
+
+fn put_headers(from: &agentlane_wire::h1::Headers, to: &mut HeaderMap) -> io::Result<()> {
+    for header in from.iter().filter(|header| !heads::is_left_out(header.known)) {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(io::Error::other)?;
+        let value = HeaderValue::from_bytes(header.value).map_err(io::Error::other)?;
+        to.append(name, value);
+    }
+    Ok(())
+}
+
+fn out_of_order() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "a body before its head")
+}
+
+/// What the crate says, as a socket would.
+fn io_error(error: h2::Error) -> io::Error {
+    if error.is_io() {
+        return error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+    }
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main > cli > gateway > {shard | control} > mesh > {snapshot, session} > {policy | backend} > request
-//!      > {protocol, telemetry} > {fault, limits} > crates (io/*, config, perf)
+//!      > principal > {protocol, telemetry} > {fault, limits} > crates (io/*, config, perf)
 //! ```
 //!
 //! A newcomer starts at [`shard`], where the life of a request is listed. ARCHITECTURE.md says what is where and what is
@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod limits;
 pub mod mesh;
 pub mod policy;
+pub mod principal;
 pub mod protocol;
 pub mod request;
 pub mod session;

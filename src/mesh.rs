@@ -13,12 +13,13 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::backend::mcp::{McpBackend, StdioTarget};
+use crate::principal::Principal;
 use crate::protocol::mcp::cache::{Audience, Viewer};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::listing::Listing;
 use crate::protocol::mcp::method::ListKind;
 use crate::protocol::mcp::modern::listen::List;
-use crate::request::TlsClient;
+use crate::request::{HeaderEdits, TlsClient};
 use crate::session::ChildPort;
 use crate::session::board::Board;
 use crate::snapshot::Snapshot;
@@ -121,10 +122,11 @@ pub struct MovedConnection {
 pub struct ForwardedRequest {
     pub head: RequestHead,
     pub body: Bytes,
-    pub bind: SocketAddr,
-    pub local: SocketAddr,
-    pub peer: Option<SocketAddr>,
-    pub tls: Option<Arc<TlsClient>>,
+    pub backend: Arc<McpBackend>,
+    /// Who it is from, as its route's policies found on the shard of the connection.
+    pub principal: Principal,
+    /// What those policies change of its headers.
+    pub edits: HeaderEdits,
     pub deadline: Instant,
     pub reply: Sender<ReplyPart>,
 }

@@ -8,6 +8,8 @@ use agentlane_wire::h1::RequestHead;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::principal::Principal;
+
 use crate::fault::Kind;
 use crate::telemetry::audit::Denial;
 
@@ -39,7 +41,13 @@ pub struct TlsClient {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
     /// Who the client is, where the listener asks for a certificate.
-    pub identity: Option<ClientIdentity>,
+    pub principal: Principal,
+}
+
+impl TlsClient {
+    pub fn identity(&self) -> Option<&ClientIdentity> {
+        self.principal.certificate.as_deref()
+    }
 }
 
 impl<'a> RequestView<'a> {
@@ -121,7 +129,7 @@ impl HeaderEdits {
 }
 
 /// What the policies of a route decided for one request.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Changes {
     pub request: HeaderEdits,
     pub response: HeaderEdits,
@@ -129,6 +137,8 @@ pub struct Changes {
     pub target: Option<String>,
     /// A new authority; empty: the backend's own.
     pub authority: Option<String>,
+    /// Who the request is from. Authentication says it, policies behind it read it.
+    pub principal: Principal,
 }
 
 /// An answer that the gateway gives itself.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::backend::mcp::Target;
 use crate::limits::SESSION_SERVER_REQUESTS_MAX;
+use crate::principal::Principal;
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::modern::envelope::Client;
 use crate::protocol::mcp::modern::listen::{List, Lists};
@@ -36,6 +37,8 @@ pub struct Session {
     /// Targets that speak both are spoken to in 2026-07-28.
     pub prefers_modern: Cell<bool>,
     pub revision: Revision,
+    /// Who opened it, as far as that was verified: nobody else uses it. Nobody's on behalf of clients without sessions.
+    pub principal: Principal,
     /// Who opened it, or on whose behalf it is: what comes over its legs is that caller's.
     pub caller: Caller,
     /// `params` of the client's `initialize`, as it was sent: what every target is told.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From the top down; rooms of one floor do not see each other.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 12] = [
     &["main"],
     &["cli"],
     &["gateway"],
@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 11] = [
     &["snapshot", "session"],
     &["policy", "backend"],
     &["request"],
+    &["principal"],
     &["protocol", "telemetry"],
     &["fault", "limits"],
     &[],

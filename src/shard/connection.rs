@@ -20,7 +20,8 @@ use crate::backend::Backend;
 use crate::fault::{Fault, Kind};
 use crate::limits::{MESH_DEADLINE, MESH_REPLY_DEPTH};
 use crate::mesh::{ForwardedRequest, MovedConnection, ToShard};
-use crate::policy::{Matched, Refusal, Verdict};
+use crate::policy::{Refusal, Verdict};
+use crate::principal::Principal;
 use crate::protocol::mcp::error;
 use crate::request::{Changes, HeaderEdits, LocalReply, RequestView, TlsClient};
 use crate::snapshot::{Bind, Listener, Route};
@@ -52,7 +53,7 @@ pub struct Client {
 impl Client {
     /// Who the client is by its certificate, for the record.
     fn subject(&self) -> Option<&str> {
-        let identity = self.tls.as_ref()?.identity.as_ref()?;
+        let identity = self.tls.as_ref()?.identity()?;
         Some(identity.subject.as_str()).filter(|subject| !subject.is_empty())
     }
 }
@@ -159,7 +160,8 @@ async fn request(
         return local(connection, LocalReply::new(404), &HeaderEdits::default(), record).await;
     };
     record.route = Some(route.index);
-    let mut changes = Changes::default();
+    let principal = client.tls.as_ref().map(|tls| tls.principal.clone()).unwrap_or_default();
+    let mut changes = Changes { principal, ..Changes::default() };
     match route.chain.request(&view, &matched, &mut changes) {
         Verdict::Continue => {}
         Verdict::Reply(mut reply) => {
@@ -222,7 +224,7 @@ async fn mcp_request(
 ) -> After {
     let backend = &active.mcp[backend];
     let is_modern = mcp::is_modern(head);
-    let mut owner = match owner_of(shard, backend, head) {
+    let mut owner = match owner_of(shard, backend, head, &changes.principal) {
         Ok(Owner::There(owner)) if client.fresh => return After::Move(owner),
         Ok(owner) => owner,
         Err(fault) => return refuse(connection, &changes.response, record, &fault).await,
@@ -244,20 +246,34 @@ async fn mcp_request(
         owner = Owner::There(holder);
     }
     if let Owner::There(owner) = owner {
-        return Box::pin(forward_to(shard, connection, client, head, body, owner, changes, record)).await;
+        let forwarded = forward_to(shard, connection, head, body, owner, backend, changes, record);
+        return Box::pin(forwarded).await;
     }
     let mut responder = Responder::connection(connection, changes.response);
-    endpoint(shard, backend, owner, head, body, &changes.request, &mut responder, record).await;
+    let admitted = Admitted { edits: &changes.request, principal: &changes.principal };
+    endpoint(shard, backend, owner, head, body, admitted, &mut responder, record).await;
     if responder.is_gone() { After::Close } else { After::Next }
 }
 
+/// What the policies said of a request.
+#[derive(Clone, Copy)]
+struct Admitted<'a> {
+    edits: &'a HeaderEdits,
+    principal: &'a Principal,
+}
+
 /// Whose request it is.
-fn owner_of(shard: &Shard, backend: &super::BackendState, head: &RequestHead) -> Result<Owner, Fault> {
+fn owner_of(
+    shard: &Shard,
+    backend: &super::BackendState,
+    head: &RequestHead,
+    principal: &Principal,
+) -> Result<Owner, Fault> {
     match mcp::old_front::part(head) {
         // There are no sessions in that revision, whatever the header says.
         None if mcp::is_modern(head) => Ok(Owner::Nobody),
-        None => mcp::owner(shard, backend, head.headers.known(Known::McpSessionId)),
-        Some(part) => mcp::old_front::owner(shard, backend, &part),
+        None => mcp::owner(shard, backend, head.headers.known(Known::McpSessionId), principal),
+        Some(part) => mcp::old_front::owner(shard, backend, &part, principal),
     }
 }
 
@@ -269,20 +285,21 @@ async fn endpoint(
     owner: Owner,
     head: &RequestHead,
     body: Bytes,
-    edits: &HeaderEdits,
+    admitted: Admitted<'_>,
     responder: &mut Responder<'_>,
     record: &mut Record,
 ) {
+    let Admitted { edits, principal } = admitted;
     let session = match owner {
         Owner::Here(session) => Some(session),
         Owner::Nobody | Owner::There(_) => None,
         Owner::NewConversation => {
-            Box::pin(mcp::old_front::stream(shard, backend, head, responder, record)).await;
+            Box::pin(mcp::old_front::stream(shard, backend, head, principal, responder, record)).await;
             return record.answered(responder);
         }
         Owner::Conversation(conversation) => {
             let passed_on = mcp::upstream::passed_on(&head.headers, edits).freeze();
-            let context = mcp::conversation::Context { shard, backend, passed_on };
+            let context = mcp::conversation::Context { shard, backend, principal: principal.clone(), passed_on };
             Box::pin(mcp::old_front::message(&conversation, context, body, responder, record)).await;
             return record.answered(responder);
         }
@@ -291,8 +308,8 @@ async fn endpoint(
         (HttpMethod::Post, session) => {
             let passed_on = mcp::upstream::passed_on(&head.headers, edits);
             let prefers_events = mcp::prefers_events(&head.headers);
-            let headers = &head.headers;
-            let incoming = Incoming { shard, backend, session, headers, passed_on: &passed_on, prefers_events };
+            let (headers, passed_on) = (&head.headers, &passed_on[..]);
+            let incoming = Incoming { shard, backend, session, principal, headers, passed_on, prefers_events };
             mcp::post(incoming, body, responder, record).await;
         }
         (_, None) => {
@@ -322,10 +339,10 @@ async fn endpoint(
 async fn forward_to(
     shard: &Rc<Shard>,
     connection: &mut Connection,
-    client: &Client,
     head: &RequestHead,
     body: Bytes,
     owner: usize,
+    backend: &super::BackendState,
     changes: Changes,
     record: &mut Record,
 ) -> After {
@@ -334,10 +351,9 @@ async fn forward_to(
     let request = ForwardedRequest {
         head: head.clone(),
         body,
-        bind: client.bind,
-        local: client.local,
-        peer: client.peer,
-        tls: client.tls.clone(),
+        backend: backend.config.clone(),
+        principal: changes.principal,
+        edits: changes.request,
         deadline: runtime::now() + MESH_DEADLINE,
         reply,
     };
@@ -359,53 +375,35 @@ async fn forward_to(
     }
 }
 
-/// Serves a request for another shard's connection.
+/// Serves a request for another shard's connection. The policies of its route were asked there.
 pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     // Nobody waits any more: dropping the reply's sender says so.
     if runtime::now() > forwarded.deadline {
         return;
     }
+    let ForwardedRequest { head, body, backend, principal, edits, reply, .. } = forwarded;
     let mut record = Record::new();
-    record.bytes_in = forwarded.body.len() as u64;
-    let active = shard.active();
-    let view = RequestView::new(&forwarded.head, forwarded.local, forwarded.peer, forwarded.tls.as_ref());
-    let view = view.on(shard.index, true);
-    let bind = active.snapshot.bind(forwarded.bind);
-    let route = bind.and_then(|bind| bind.listener(view.host)).and_then(|listener| listener.route(&view));
-    let mut responder = Responder::mesh(forwarded.reply);
-    let backend = route.as_ref().and_then(|(route, _)| {
-        record.route = Some(route.index);
-        route.backends.iter().find_map(|choice| match &choice.backend {
-            Backend::Mcp(mcp) => shard.mcp_backend(&mcp.key),
-            Backend::Http(_) => None,
-        })
-    });
-    let outcome = match &backend {
-        None => Err(Fault::new(Kind::NoRoute, "no route")),
-        Some(backend) => owner_of(shard, backend, &forwarded.head).and_then(|owner| match owner {
-            Owner::Here(_) | Owner::Conversation(_) => Ok(owner),
+    record.bytes_in = body.len() as u64;
+    let mut responder = Responder::mesh(reply);
+    let served = shard.mcp_backend(&backend.key).ok_or_else(|| Fault::new(Kind::NoRoute, "no route"));
+    let served = served.and_then(|backend| {
+        let owner = match owner_of(shard, &backend, &head, &principal)? {
+            owner @ (Owner::Here(_) | Owner::Conversation(_)) => owner,
             // Its state said that this shard knows more; if not, it is answered so.
-            Owner::Nobody if mcp::is_modern(&forwarded.head) => Ok(owner),
+            Owner::Nobody if mcp::is_modern(&head) => Owner::Nobody,
             // A shard that works for a peer never asks a third one.
-            _ => Err(mcp::session_unknown()),
-        }),
-    };
-    let edits = route.map(|(route, matched)| request_edits(route, &view, &matched)).unwrap_or_default();
-    match (outcome, backend) {
-        (Ok(owner), Some(backend)) => {
-            endpoint(shard, &backend, owner, &forwarded.head, forwarded.body, &edits, &mut responder, &mut record)
-                .await;
+            _ => return Err(mcp::session_unknown()),
+        };
+        Ok((backend, owner))
+    });
+    match served {
+        Ok((backend, owner)) => {
+            let admitted = Admitted { edits: &edits, principal: &principal };
+            endpoint(shard, &backend, owner, &head, body, admitted, &mut responder, &mut record).await;
         }
-        (Ok(_), None) => {}
-        (Err(fault), _) => mcp::refuse(&mut responder, &mut record, None, &fault).await,
+        Err(fault) => mcp::refuse(&mut responder, &mut record, None, &fault).await,
     }
     shard.metrics.mcp(&record);
-}
-
-fn request_edits(route: &Route, view: &RequestView<'_>, matched: &Matched<'_>) -> HeaderEdits {
-    let mut changes = Changes::default();
-    let _ = route.chain.request(view, matched, &mut changes);
-    changes.request
 }
 
 /// Gives the connection to the shard of its session, at the boundary before this request.

@@ -16,6 +16,7 @@ use bytes::BytesMut;
 
 use super::{Shard, connection, http2};
 use crate::limits::{TLS_HANDSHAKE_TIME, TLS_HANDSHAKES_MAX};
+use crate::principal::Principal;
 use crate::request::TlsClient;
 use crate::snapshot::Snapshot;
 
@@ -26,7 +27,9 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream, bind: SocketAddr, peer: Opt
         return;
     };
     shard.metrics.handshakes_done.inc();
-    let client = TlsClient { listener: secured.chosen, version: secured.version, identity: secured.identity };
+    let principal = secured.identity.map(|identity| Principal::of_certificate(Arc::new(identity)));
+    let client =
+        TlsClient { listener: secured.chosen, version: secured.version, principal: principal.unwrap_or_default() };
     let limits = shard.active().limits.clone();
     if secured.http2 {
         let tls = Some(Arc::new(client));

@@ -1,5 +1,5 @@
-//! Who sent a request, as far as the gateway can tell without authenticating anybody: a digest of the credentials that came
-//! along. Whatever is kept between two requests of a modern client is bound to it. It knows header values only.
+//! Who sent a request, as a digest: of the identity that was verified, or else of the credentials that came along. Whatever
+//! is kept between two requests of a modern client is bound to it. It knows bytes only, not what was verified.
 
 use agentlane_wire::h1::{Headers, Known};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
@@ -31,7 +31,26 @@ impl Caller {
                 digest.update(part);
             }
         }
-        let Some(digest) = digest else { return Caller::NOBODY };
+        digest.map_or(Caller::NOBODY, Caller::finish)
+    }
+
+    /// Somebody whose identity was verified. `kind`: how, so that a user never is a token of the same name.
+    pub fn verified(kind: &str, parts: &[&[u8]]) -> Caller {
+        let mut digest = Context::new(&SHA256);
+        digest.update(b"verified\0");
+        for part in [kind.as_bytes()].iter().chain(parts) {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+        Caller::finish(digest)
+    }
+
+    /// Both at once.
+    pub fn and(&self, other: &Caller) -> Caller {
+        Caller::verified("and", &[&self.0, &other.0])
+    }
+
+    fn finish(digest: Context) -> Caller {
         let mut bytes = [0; SHA256_OUTPUT_LEN];
         bytes.copy_from_slice(digest.finish().as_ref());
         Caller(bytes)
@@ -72,5 +91,13 @@ mod tests {
         for (place, one) in different.iter().enumerate() {
             assert!(different[place + 1..].iter().all(|other| caller(one) != caller(other)), "{one}");
         }
+    }
+
+    #[test]
+    fn a_verified_identity_is_no_digest_of_headers() {
+        let a = Caller::verified("jwt", &[b"issuer", b"subject"]);
+        assert_ne!(a, Caller::verified("jwt", &[b"issuers", b"ubject"]));
+        assert_ne!(a, Caller::verified("basic", &[b"issuer", b"subject"]));
+        assert_ne!(a.and(&Caller::NOBODY), a);
     }
 }

@@ -13,6 +13,7 @@ use super::sessionless::{self, Sessionless};
 use super::{Incoming, close, mcp_fault, method_of, open, scan_fault, upstream};
 use crate::fault::{Fault, Kind};
 use crate::limits::SESSION_IN_FLIGHT_MAX;
+use crate::principal::Principal;
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
@@ -27,7 +28,9 @@ use crate::shard::{BackendState, Shard};
 pub struct Conversation {
     /// [`McpBackend::key`](crate::backend::mcp::McpBackend) of the endpoint.
     backend: Rc<str>,
-    /// Who opened it.
+    /// Who opened it, as far as that was verified: nobody else uses it.
+    principal: Principal,
+    /// Who opened it, as far as can be told.
     caller: Caller,
     /// What is said to the client because of something that it asked.
     outbox: Rc<Outbox>,
@@ -62,23 +65,26 @@ impl From<Fault> for Refusal {
 pub struct Context<'a> {
     pub shard: &'a Rc<Shard>,
     pub backend: &'a Rc<BackendState>,
+    pub principal: Principal,
     /// The client's headers that targets get as well.
     pub passed_on: Bytes,
 }
 
 impl Conversation {
-    pub fn new(backend: &BackendState, caller: Caller) -> Rc<Self> {
-        Rc::new(Conversation::of(backend, caller, None))
+    pub fn new(backend: &BackendState, principal: Principal, caller: Caller) -> Rc<Self> {
+        Rc::new(Conversation::of(backend, principal, caller, None))
     }
 
     /// One whose client may as well speak 2026-07-28, until it has a session.
     pub fn of_any_era(backend: &BackendState) -> Rc<Self> {
-        Rc::new(Conversation::of(backend, Caller::NOBODY, Some(Sessionless::default())))
+        let sessionless = Some(Sessionless::default());
+        Rc::new(Conversation::of(backend, Principal::default(), Caller::NOBODY, sessionless))
     }
 
-    fn of(backend: &BackendState, caller: Caller, sessionless: Option<Sessionless>) -> Self {
+    fn of(backend: &BackendState, principal: Principal, caller: Caller, sessionless: Option<Sessionless>) -> Self {
         Conversation {
             backend: Rc::from(backend.config.key.as_str()),
+            principal,
             caller,
             outbox: Rc::default(),
             session: RefCell::default(),
@@ -90,8 +96,8 @@ impl Conversation {
         }
     }
 
-    pub fn belongs_to(&self, backend: &BackendState) -> bool {
-        *self.backend == *backend.config.key
+    pub fn belongs_to(&self, backend: &BackendState, principal: &Principal) -> bool {
+        *self.backend == *backend.config.key && self.principal.identity() == principal.identity()
     }
 
     pub fn session(&self) -> Option<Rc<Session>> {
@@ -178,21 +184,23 @@ impl Conversation {
     /// Serves requests as a task.
     fn spawn(self: &Rc<Self>, context: Context<'_>, body: Bytes) {
         let this = self.clone();
-        let (shard, backend, passed_on) = (context.shard.clone(), context.backend.clone(), context.passed_on);
+        let (shard, backend) = (context.shard.clone(), context.backend.clone());
+        let Context { principal, passed_on, .. } = context;
         this.running.set(this.running.get() + 1);
         runtime::spawn(async move {
-            this.serve(&Context { shard: &shard, backend: &backend, passed_on }, body).await;
+            this.serve(&Context { shard: &shard, backend: &backend, principal, passed_on }, body).await;
             this.running.set(this.running.get() - 1);
             this.settled.notify_all();
         });
     }
 
     async fn serve(&self, context: &Context<'_>, body: Bytes) {
-        let Context { shard, backend, passed_on, .. } = context;
+        let Context { shard, backend, principal, passed_on } = context;
         // Those of a message's POST mean nothing more.
         let headers = agentlane_wire::h1::Headers::default();
         let session = self.session();
-        let incoming = Incoming { shard, backend, session, headers: &headers, passed_on, prefers_events: false };
+        let headers = &headers;
+        let incoming = Incoming { shard, backend, session, principal, headers, passed_on, prefers_events: false };
         let mut record = Record::new();
         let mut responder = Responder::outbox(self.outbox.clone(), Event::new());
         super::post(incoming, body, &mut responder, &mut record).await;
@@ -217,13 +225,14 @@ impl Conversation {
         let cancelled = sessionless.begin(&id);
         let this = self.clone();
         let (shard, backend) = (context.shard.clone(), context.backend.clone());
+        let principal = context.principal;
         this.running.set(this.running.get() + 1);
         runtime::spawn(async move {
             let (shard, backend) = (&shard, &backend);
             let passed_on = upstream::passed_on(&head.headers, &HeaderEdits::default());
-            let headers = &head.headers;
+            let (principal, headers, passed_on) = (&principal, &head.headers, &passed_on[..]);
             let incoming =
-                Incoming { shard, backend, session: None, headers, passed_on: &passed_on, prefers_events: false };
+                Incoming { shard, backend, session: None, principal, headers, passed_on, prefers_events: false };
             let mut record = Record::new();
             let mut responder = Responder::outbox(this.outbox.clone(), cancelled);
             super::post(incoming, body, &mut responder, &mut record).await;
@@ -239,11 +248,12 @@ impl Conversation {
     fn initialize(self: &Rc<Self>, context: Context<'_>, id: Bytes, body: Bytes, envelope: Envelope) {
         let this = self.clone();
         let (shard, backend) = (context.shard.clone(), context.backend.clone());
+        let principal = this.principal.clone();
         this.opening.set(true);
         runtime::spawn(async move {
             let mut record = Record::new();
             record.mcp_method = Some(Method::Initialize.label());
-            let opened = open::initialize(&shard, &backend, this.caller, &body, &envelope).await;
+            let opened = open::initialize(&shard, &backend, principal, this.caller, &body, &envelope).await;
             let answer = match opened {
                 Ok((session, response)) => this.begin(&shard, session).map(|()| response),
                 Err(fault) => Err(fault),

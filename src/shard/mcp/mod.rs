@@ -42,7 +42,7 @@ use crate::backend::mcp::McpBackend;
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{BATCH_MAX, FAREWELL_DEADLINE};
 use crate::policy::cors::Cors;
-use crate::protocol::mcp::caller::Caller;
+use crate::principal::Principal;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::modern::{VERSION, request};
@@ -176,11 +176,12 @@ fn accepts(range: &[u8], media_type: &str) -> bool {
     covers && !refused
 }
 
-/// Finds a request's session. A fault when the id was not made here, or its session has ended.
-pub fn owner(shard: &Shard, backend: &BackendState, id: Option<&[u8]>) -> Result<Owner, Fault> {
+/// Finds a request's session. A fault when the id was not made here, its session has ended, or is somebody else's: an id is
+/// no credential (security page, "Session Hijacking").
+pub fn owner(shard: &Shard, backend: &BackendState, id: Option<&[u8]>, principal: &Principal) -> Result<Owner, Fault> {
     let Some(id) = id else { return Ok(Owner::Nobody) };
     if let Some(session) = shard.sessions.borrow().get(id) {
-        if *session.backend != *backend.config.key {
+        if *session.backend != *backend.config.key || session.principal.identity() != principal.identity() {
             return Err(mcp_fault::session_unknown());
         }
         return Ok(Owner::Here(session));
@@ -203,6 +204,8 @@ pub struct Incoming<'a> {
     pub shard: &'a Rc<Shard>,
     pub backend: &'a Rc<BackendState>,
     pub session: Option<Rc<Session>>,
+    /// Who it is from.
+    pub principal: &'a Principal,
     /// All of the request's.
     pub headers: &'a Headers,
     /// The client's headers that targets get as well.
@@ -300,8 +303,9 @@ async fn initialize(
     responder: &mut Responder<'_>,
     record: &mut Record,
 ) {
-    let caller = Caller::of(incoming.headers);
-    match open::initialize(incoming.shard, incoming.backend, caller, body, envelope).await {
+    let caller = incoming.principal.caller(incoming.headers);
+    let principal = incoming.principal.clone();
+    match open::initialize(incoming.shard, incoming.backend, principal, caller, body, envelope).await {
         Ok((session, response)) => {
             record.session = Some(session.serial);
             responder.set_session(&session.id);

@@ -11,7 +11,7 @@ use super::conversation::{Context, Conversation};
 use super::{Owner, mcp_fault, refuse};
 use crate::fault::Fault;
 use crate::limits::{KEEP_ALIVE_EVERY, OLD_CLIENT_BEGIN_TIME};
-use crate::protocol::mcp::caller::Caller;
+use crate::principal::Principal;
 use crate::protocol::mcp::sse2024;
 use crate::shard::record::Record;
 use crate::shard::responder::{Gone, Responder};
@@ -37,10 +37,10 @@ pub fn part(head: &RequestHead) -> Option<Part<'_>> {
 }
 
 /// Finds whose request it is: a new conversation's, one of this shard or of another.
-pub fn owner(shard: &Shard, backend: &BackendState, part: &Part<'_>) -> Result<Owner, Fault> {
+pub fn owner(shard: &Shard, backend: &BackendState, part: &Part<'_>, principal: &Principal) -> Result<Owner, Fault> {
     let Part::Message(id) = part else { return Ok(Owner::NewConversation) };
     if let Some(conversation) = shard.conversations.borrow().get(id.as_bytes()) {
-        return match conversation.belongs_to(backend) {
+        return match conversation.belongs_to(backend, principal) {
             true => Ok(Owner::Conversation(conversation.clone())),
             false => Err(mcp_fault::session_unknown()),
         };
@@ -54,6 +54,7 @@ pub async fn stream(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
     head: &RequestHead,
+    principal: &Principal,
     responder: &mut Responder<'_>,
     record: &mut Record,
 ) {
@@ -66,7 +67,7 @@ pub async fn stream(
     };
     let endpoint = sse2024::message_endpoint(head.path(), head.query(), &id);
     let id = Bytes::from(id);
-    let conversation = Conversation::new(backend, Caller::of(&head.headers));
+    let conversation = Conversation::new(backend, principal.clone(), principal.caller(&head.headers));
     shard.conversations.borrow_mut().insert(id.clone(), conversation.clone());
     let _ = write(shard, &conversation, endpoint, responder).await;
     shard.conversations.borrow_mut().remove(&id);

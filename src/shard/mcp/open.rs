@@ -11,6 +11,7 @@ use super::leg::{self, Opened};
 use super::{close, mcp_fault};
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
+use crate::principal::Principal;
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::merge::{self, Part};
@@ -22,12 +23,13 @@ use crate::shard::{BackendState, Shard};
 pub async fn initialize(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
+    principal: Principal,
     caller: Caller,
     message: &Bytes,
     envelope: &Envelope,
 ) -> Result<(Rc<Session>, Bytes), Fault> {
     let id = envelope.answer_id().ok_or_else(|| Fault::new(Kind::InvalidRequest, "initialize without id"))?;
-    let session = new_session(shard, backend, caller, message, envelope)?;
+    let session = new_session(shard, backend, principal, caller, message, envelope)?;
     if shard.sessions.borrow().is_full() {
         return Err(mcp_fault::overloaded());
     }
@@ -53,6 +55,7 @@ pub async fn initialize(
 fn new_session(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
+    principal: Principal,
     caller: Caller,
     message: &Bytes,
     envelope: &Envelope,
@@ -77,7 +80,7 @@ fn new_session(
         shard.sealer.session_id(shard.index as u16).map_err(|_| mcp_fault::internal("no randomness"))?;
     // A copy: the request's buffer goes back.
     let initialize_params = Bytes::copy_from_slice(&initialize_params);
-    Ok(session_of(backend, Bytes::from(id), session_id.serial, revision, caller, initialize_params))
+    Ok(session_of(backend, Bytes::from(id), session_id.serial, revision, principal, caller, initialize_params))
 }
 
 /// A conversation of the gateway's own with the backend's targets, as a legacy client that has these capabilities (JSON
@@ -92,17 +95,19 @@ pub fn internal(
 ) -> Result<Rc<Session>, Fault> {
     let serial = shard.sealer.serial().map_err(|_| mcp_fault::internal("no randomness"))?;
     let params = error::initialize_params(Revision::NEWEST, capabilities, client_info);
-    let session = session_of(backend, Bytes::new(), serial, Revision::NEWEST, caller, params);
+    let session = session_of(backend, Bytes::new(), serial, Revision::NEWEST, Principal::default(), caller, params);
     session.initialized.set(true);
     shard.internal.borrow_mut().insert(serial, session.clone());
     Ok(session)
 }
 
+#[allow(clippy::too_many_arguments, reason = "the facts of a session")]
 fn session_of(
     backend: &BackendState,
     id: Bytes,
     serial: u64,
     revision: Revision,
+    principal: Principal,
     caller: Caller,
     initialize_params: Bytes,
 ) -> Rc<Session> {
@@ -111,6 +116,7 @@ fn session_of(
         id,
         serial,
         backend: Rc::from(backend.config.key.as_str()),
+        principal,
         caller,
         prefers_modern: Cell::new(false),
         revision,

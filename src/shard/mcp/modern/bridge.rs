@@ -17,6 +17,7 @@ use super::{Request, discover, park};
 use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
 use crate::limits::{COLLECT_TIME, FAREWELL_DEADLINE, KEEP_ALIVE_EVERY, RELAY_QUEUE};
+use crate::principal::Principal;
 use crate::protocol::mcp::content::Edits;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::{ListKind, LogLevel, Method};
@@ -48,6 +49,7 @@ pub struct Spec {
     body: Bytes,
     envelope: Envelope,
     outward_uri: Option<(String, String)>,
+    principal: Principal,
     passed_on: Bytes,
 }
 
@@ -108,6 +110,7 @@ fn spec(request: &Request<'_>, lease: &Lease, route: Route) -> Result<Spec, Faul
         body,
         envelope,
         outward_uri,
+        principal: request.incoming.principal.clone(),
         passed_on: Bytes::copy_from_slice(request.incoming.passed_on),
     })
 }
@@ -259,6 +262,7 @@ async fn run(
         shard,
         backend: &spec.backend,
         session: Some(session.clone()),
+        principal: &spec.principal,
         headers: &headers,
         passed_on: &spec.passed_on,
         prefers_events: false,

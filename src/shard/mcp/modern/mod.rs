@@ -87,7 +87,7 @@ pub async fn serve(
             return;
         }
     };
-    let caller = Caller::of(incoming.headers);
+    let caller = incoming.principal.caller(incoming.headers);
     let request = Request { incoming, caller, method, id, body, envelope: *envelope };
     if let Err(refusal) = request.serve(responder, record).await {
         request.fail(refusal, responder, record).await;

@@ -2,6 +2,7 @@
 
 pub mod connect;
 mod lines;
+mod logs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,12 +25,8 @@ use crate::shard::metrics::Metrics;
 use crate::shard::{Parts, Shard};
 use crate::snapshot::kept::Kept;
 use crate::snapshot::{Snapshot, compile};
-use crate::telemetry::{
-    AccessFormat, AccessLog, AccessOptions, LineSink, LineTarget, LineWriter, LogFormat, OnError, Registry, logging,
-};
-
-/// How long the last access records may take to be written.
-const LAST_RECORDS: Duration = Duration::from_secs(2);
+use crate::telemetry::{LogFormat, Registry, logging};
+use logs::{Logs, ShardLogs};
 
 /// What the command line says over the file.
 pub struct Options {
@@ -74,10 +71,9 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
     let is_demo = matches!(source, Source::Demo(_));
     let admin = AdminSockets::bind(&document, is_demo).map_err(Failure::Unavailable)?;
     let registry = Registry::new();
-    let writer = access_writer(&document)?;
-    let sink = writer.as_ref().map(LineWriter::sink);
+    let logs = Logs::start(&document.process, plan.cpus.len())?;
     let (to_control, requests) = channel::bounded(MESH_DEPTH);
-    let mut shards = Shards::start(&plan, &document, &snapshot, &registry, sink.as_ref(), &to_control)?;
+    let mut shards = Shards::start(&plan, &document, &snapshot, &registry, &logs, &to_control)?;
     drop(to_control);
     shards.ready().await?;
     tracing::info!(
@@ -100,14 +96,12 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
         requests,
         registry,
         readiness: Readiness::new(),
-        logs: sink.into_iter().collect(),
+        logs: logs.sinks(),
         admin,
     };
     let outcome = control.run().await.map_err(Failure::Broken);
     shards.join();
-    if let Some(writer) = writer {
-        writer.finish(LAST_RECORDS);
-    }
+    logs.finish();
     outcome
 }
 
@@ -153,17 +147,6 @@ impl Plan {
     }
 }
 
-fn access_writer(document: &config::Document) -> Result<Option<LineWriter>, Failure> {
-    let target = match &document.process.logging.access_log {
-        config::AccessLog::Off => return Ok(None),
-        config::AccessLog::Standard => LineTarget::Stdout,
-        config::AccessLog::File(path) => LineTarget::File(path.clone()),
-    };
-    let writer = LineWriter::start(target, "access-log", OnError::Drop)
-        .map_err(|error| Failure::Unavailable(format!("access log: {error}")))?;
-    Ok(Some(writer))
-}
-
 struct Shards {
     peers: Peers,
     threads: Vec<JoinHandle<()>>,
@@ -176,7 +159,7 @@ impl Shards {
         document: &config::Document,
         snapshot: &Arc<Snapshot>,
         registry: &Arc<Registry>,
-        access: Option<&LineSink>,
+        logs: &Logs,
         control: &Sender<ToControl>,
     ) -> Result<Shards, Failure> {
         let sealer = Arc::new(Sealer::new(&session_key(document)?));
@@ -199,8 +182,7 @@ impl Shards {
                 sealer: sealer.clone(),
                 snapshot: snapshot.clone(),
                 registry: registry.clone(),
-                access: access.cloned(),
-                json: document.process.logging.format == config::LogFormat::Json,
+                logs: logs.of_shard(index),
                 upstream: upstream_limits(document),
                 sessions_max: document.shards.sessions_max as usize,
             };
@@ -245,22 +227,14 @@ struct Seed {
     sealer: Arc<Sealer>,
     snapshot: Arc<Snapshot>,
     registry: Arc<Registry>,
-    access: Option<LineSink>,
-    json: bool,
+    logs: ShardLogs,
     upstream: ClientLimits,
     sessions_max: usize,
 }
 
 impl Seed {
     fn grow(self) -> Parts {
-        let shard = self.index.to_string();
-        let format = if self.json { AccessFormat::Json } else { AccessFormat::Text };
-        let access = self.access.map(|sink| {
-            let help = "Access records that were dropped because the writer was behind.";
-            let dropped =
-                self.registry.counter("agentlane_access_records_dropped_total", help, &[("shard", shard.as_str())]);
-            AccessLog::new(sink, AccessOptions { format, query: false }, dropped)
-        });
+        let (access, audit) = self.logs.open(&self.registry, self.index);
         Parts {
             index: self.index,
             peers: self.peers,
@@ -269,6 +243,7 @@ impl Seed {
             snapshot: self.snapshot,
             metrics: Metrics::new(self.registry, self.index),
             access,
+            audit,
             upstream: self.upstream,
             sessions_max: self.sessions_max,
         }

@@ -127,6 +127,12 @@ pub struct ForwardedRequest {
     pub principal: Principal,
     /// What those policies change of its headers.
     pub edits: HeaderEdits,
+    /// For the records: the client's address and certificate, and the place of the route in which version of the
+    /// configuration.
+    pub peer: Option<SocketAddr>,
+    pub tls: Option<Arc<TlsClient>>,
+    pub route: Option<usize>,
+    pub version: u64,
     pub deadline: Instant,
     pub reply: Sender<ReplyPart>,
 }

@@ -48,6 +48,11 @@ impl TlsClient {
     pub fn identity(&self) -> Option<&ClientIdentity> {
         self.principal.certificate.as_deref()
     }
+
+    /// Who the client is by its certificate.
+    pub fn subject(&self) -> Option<&str> {
+        self.identity().map(|identity| identity.subject.as_str()).filter(|subject| !subject.is_empty())
+    }
 }
 
 impl<'a> RequestView<'a> {

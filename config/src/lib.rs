@@ -9,6 +9,7 @@
 //! `process`, `http`, `limit`, `tls`, `scalar` (nodes to values, all faults collected) > `resolve` (both shapes to one `model`).
 //! One declaration gives the struct, its decoder and its part of [`schema`].
 
+mod audit;
 mod cache;
 mod context;
 mod duration;
@@ -41,6 +42,7 @@ use std::path::{Path, PathBuf};
 use context::{Context, Place};
 use form::Form;
 
+pub use audit::{Audit, WhenBehind};
 pub use cache::{Cache, CacheScope, Span};
 pub use fault::{Fault, FaultKind};
 pub use http::{AnyOr, HeaderName, HeaderValue, Method, Origin, PATTERN_BYTES_MAX, Pattern};

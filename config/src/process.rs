@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::audit::{self, Audit};
 use crate::context::{Context, Table};
 use crate::fault::{Fault, FaultKind};
 use crate::form::{Form, record, words};
-use crate::scalar::{ENDPOINT, Endpoint, FilePath, Int, SESSION_KEY, SessionKey};
+use crate::scalar::{ENDPOINT, Endpoint, FilePath, Int, SESSION_KEY, Secret, SessionKey};
 use crate::schema::Definitions;
 use crate::tree::{Node, Value};
 
@@ -17,12 +18,16 @@ record! {
     pub struct ProcessConfig {
         /// The admin server: `ip:port`, `localhost:port`, `:port` or `off`. Default: 127.0.0.1:15000. ADMIN_ADDR stands above it.
         pub admin: Endpoint = or(endpoint([127, 0, 0, 1], 15000)) "adminAddr";
+        /// What the admin server wants as `Authorization: Bearer`, 16 bytes at least. Default: nothing.
+        pub admin_key: Option<Secret> = opt "adminKey";
         /// The metrics server. Default: every address, port 15020. STATS_ADDR stands above it.
         pub stats: Endpoint = or(endpoint([0, 0, 0, 0], 15020)) "statsAddr";
         /// The readiness server. Default: every address, port 15021. READINESS_ADDR stands above it.
         pub readiness: Endpoint = or(endpoint([0, 0, 0, 0], 15021)) "readinessAddr";
         /// What is logged and how.
         pub logging: Logging = or(Logging::default()) "logging";
+        /// The audit log. Default: none.
+        pub audit: Option<Audit> = opt "audit";
         /// Sessions and their seal.
         pub session: Option<SessionConfig> = opt "session";
         /// Settings of every MCP backend.
@@ -36,6 +41,7 @@ record! {
         "xdsAuthToken", "spiffe", "namespace", "gateway", "trustDomain", "additionalTrustDomains", "skipValidateTrustDomain",
         "serviceAccount", "clusterId", "network", "standardAttributes", "histograms", "sensitiveHeaders", "customFunctions",
         "connectionMinTerminationDeadline", "workerThreads", "tracing", "metrics", "hbone";
+    check admin_key_fits;
 }
 
 impl Default for ProcessConfig {
@@ -44,13 +50,19 @@ impl Default for ProcessConfig {
             admin: endpoint([127, 0, 0, 1], 15000),
             stats: endpoint([0, 0, 0, 0], 15020),
             readiness: endpoint([0, 0, 0, 0], 15021),
+            admin_key: None,
             logging: Logging::default(),
+            audit: None,
             session: None,
             mcp: McpDefaults::default(),
             upstream: Upstream::default(),
             termination_deadline: Duration::from_secs(10),
         }
     }
+}
+
+fn admin_key_fits(process: &ProcessConfig, table: &Table<'_>, cx: &mut Context<'_>) -> bool {
+    audit::long_enough(process.admin_key.as_ref(), "adminKey", table, cx)
 }
 
 fn endpoint(ip: [u8; 4], port: u16) -> Endpoint {

@@ -1,5 +1,6 @@
 //! Tests of whole documents: the faults of bad ones, the meaning of good ones, the examples and the schema.
 
+mod audit;
 mod examples;
 mod faults;
 mod meaning;
@@ -12,6 +13,7 @@ use crate::{Document, Fault, LoadOptions, Loaded, parse};
 fn env(name: &str) -> Option<String> {
     let value = match name {
         "AGENTLANE_SESSION_KEY" => "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+        "AGENTLANE_AUDIT_KEY" | "AGENTLANE_ADMIN_KEY" => "a-key-of-more-than-sixteen-bytes",
         "LOG_FOLDER" => "/var/log/agentlane",
         "PORT" => "3000",
         "SEARCH_HOST" => "search.internal",

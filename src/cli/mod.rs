@@ -1,5 +1,6 @@
 //! The command line: what was typed, and which part of the program it means. Thin: nothing is decided here.
 
+mod audit;
 mod check;
 mod connect;
 mod doctor;
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   agentlane -f agentlane.yaml                 the same as `agentlane run -f agentlane.yaml`
   agentlane check agentlane.yaml              every fault of a file, with line and path
   agentlane doctor                            what of this host costs latency
+  agentlane audit verify audit.jsonl          whether records of an audit log are missing or changed
   agentlane connect http://host:3000/mcp      a remote server for a client that speaks on standard streams
   agentlane run -f agentlane.yaml --shards 4  four shards, whatever the file says";
 
@@ -65,6 +67,9 @@ Signals: SIGTERM and SIGINT drain and end, SIGHUP reads the file again, SIGUSR1 
 
 Exit codes: 0 without a finding that fails, 1 with one.")]
     Doctor(DoctorArgs),
+    /// Work with audit logs
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the JSON schema of the configuration
     #[command(after_help = "Example:
   agentlane schema > agentlane.schema.json")]
@@ -153,6 +158,38 @@ struct DoctorArgs {
     root: Option<PathBuf>,
 }
 
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Check that audit records are as they were written, and name the first that is not
+    #[command(long_about = VERIFY, after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
+}
+
+const VERIFY: &str = "Check that audit records are as they were written, and name the first that is not
+
+Records are numbered per shard, so that a missing one shows; chained ones (config.audit.chain) show changes as well. Give
+rotated files in the order of their writing. What was cut off at the end shows by the next start of the gateway in the same
+file, by a missing record of the end, and by what the admin API told before (GET /api/v1/audit).";
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  agentlane audit verify audit.jsonl
+  agentlane audit verify --key-file audit.key audit.jsonl.1 audit.jsonl
+  curl -s http://127.0.0.1:15000/api/v1/audit > heads.json && agentlane audit verify --heads heads.json audit.jsonl
+Exit codes: 0 whole, 1 broken, 2 wrong command line, 69 a file cannot be read.";
+
+#[derive(Args)]
+struct VerifyArgs {
+    /// The log, and before it what was rotated away, in the order of writing
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// A file with the key of the chain (config.audit.key)
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// What the admin API told of the last records, in a file
+    #[arg(long, value_name = "FILE")]
+    heads: Option<PathBuf>,
+}
+
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(with_run(std::env::args_os().collect()));
@@ -161,6 +198,7 @@ pub fn main() -> ExitCode {
         Command::Connect(args) => connect::run(args),
         Command::Check(args) => check::check(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args),
         Command::Schema => schema::print(),
         Command::DemoNotes => crate::demo::stdio::run(),
     }

@@ -9,6 +9,7 @@ use agentlane_runtime::{self as runtime, RuntimeChoice};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::logs::Logs;
 use super::{Failure, Plan, Shards, lines};
 use crate::control::RESOLVE_EVERY;
 use crate::control::{roots, source};
@@ -82,7 +83,7 @@ async fn serve(document: config::Document) -> Result<(), Failure> {
     let snapshot = snapshot(&document, 1, &addresses, &mut kept)?;
     // Nobody asks for children; the other end stays so that nobody learns otherwise.
     let (to_control, _requests) = channel::bounded(MESH_DEPTH);
-    let mut shards = Shards::start(&plan, &document, &snapshot, &Registry::new(), None, &to_control)?;
+    let mut shards = Shards::start(&plan, &document, &snapshot, &Registry::new(), &Logs::default(), &to_control)?;
     shards.ready().await?;
     let backend = snapshot.mcp.first().map(|backend| backend.key.clone()).unwrap_or_default();
     let (lines, incoming) = channel::bounded(CONNECT_LINES);

@@ -12,6 +12,7 @@ use agentlane_runtime::channel;
 use agentlane_wire::h1::{Known, Method as HttpMethod, RequestHead};
 use bytes::Bytes;
 
+use super::audit::Scene;
 use super::mcp::{self, Incoming, Owner};
 use super::record::Record;
 use super::responder::{Responder, relay_parts, write_headers};
@@ -53,8 +54,7 @@ pub struct Client {
 impl Client {
     /// Who the client is by its certificate, for the record.
     fn subject(&self) -> Option<&str> {
-        let identity = self.tls.as_ref()?.identity()?;
-        Some(identity.subject.as_str()).filter(|subject| !subject.is_empty())
+        self.tls.as_ref()?.subject()
     }
 }
 
@@ -144,6 +144,10 @@ async fn request(
     head: &RequestHead,
     record: &mut Record,
 ) -> After {
+    if shard.is_behind_with_audit() {
+        record.fault = Some(Kind::Overloaded.label());
+        return local(connection, LocalReply::new(503), &HeaderEdits::default(), record).await;
+    }
     let view = RequestView::new(head, client.local, client.peer, client.tls.as_ref()).on(shard.index, client.admitted);
     let bind = active.snapshot.bind(client.bind);
     let listener = bind.and_then(|bind| bind.listener(view.host));
@@ -246,7 +250,7 @@ async fn mcp_request(
         owner = Owner::There(holder);
     }
     if let Owner::There(owner) = owner {
-        let forwarded = forward_to(shard, connection, head, body, owner, backend, changes, record);
+        let forwarded = forward_to(shard, connection, client, head, body, owner, backend, changes, record);
         return Box::pin(forwarded).await;
     }
     let mut responder = Responder::connection(connection, changes.response);
@@ -310,7 +314,7 @@ async fn endpoint(
             let prefers_events = mcp::prefers_events(&head.headers);
             let (headers, passed_on) = (&head.headers, &passed_on[..]);
             let incoming = Incoming { shard, backend, session, principal, headers, passed_on, prefers_events };
-            mcp::post(incoming, body, responder, record).await;
+            mcp::post(&incoming, body, responder, record).await;
         }
         (_, None) => {
             let fault = Fault::new(Kind::SessionMissing, "mcp-session-id is missing");
@@ -339,6 +343,7 @@ async fn endpoint(
 async fn forward_to(
     shard: &Rc<Shard>,
     connection: &mut Connection,
+    client: &Client,
     head: &RequestHead,
     body: Bytes,
     owner: usize,
@@ -354,6 +359,10 @@ async fn forward_to(
         backend: backend.config.clone(),
         principal: changes.principal,
         edits: changes.request,
+        peer: client.peer,
+        tls: client.tls.clone(),
+        route: record.route,
+        version: shard.active().snapshot.version,
         deadline: runtime::now() + MESH_DEADLINE,
         reply,
     };
@@ -381,8 +390,10 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     if runtime::now() > forwarded.deadline {
         return;
     }
-    let ForwardedRequest { head, body, backend, principal, edits, reply, .. } = forwarded;
+    let active = shard.active();
+    let ForwardedRequest { head, body, backend, principal, edits, reply, peer, tls, .. } = forwarded;
     let mut record = Record::new();
+    record.route = forwarded.route.filter(|_| forwarded.version == active.snapshot.version);
     record.bytes_in = body.len() as u64;
     let mut responder = Responder::mesh(reply);
     let served = shard.mcp_backend(&backend.key).ok_or_else(|| Fault::new(Kind::NoRoute, "no route"));
@@ -404,6 +415,7 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
         Err(fault) => mcp::refuse(&mut responder, &mut record, None, &fault).await,
     }
     shard.metrics.mcp(&record);
+    shard.audit(&record, || Scene::request(&active.snapshot, &head, peer, tls.as_deref(), &record));
 }
 
 /// Gives the connection to the shard of its session, at the boundary before this request.
@@ -500,6 +512,7 @@ fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, r
         active.routes[route.index].count(record, duration);
     }
     shard.metrics.mcp(record);
+    shard.audit(record, || Scene::request(&active.snapshot, head, client.peer, client.tls.as_deref(), record));
     let mut access = shard.access.borrow_mut();
     let Some(access) = access.as_mut() else { return };
     access.record(&AccessRecord {
@@ -517,10 +530,7 @@ fn finish(shard: &Shard, active: &Active, client: &Client, head: &RequestHead, r
         bytes_out: record.bytes_out,
         listener: route.map(|route| route.listener.as_str()),
         route: route.map(|route| route.name.as_str()),
-        backend: route
-            .zip(record.backend)
-            .and_then(|(route, place)| route.backends.get(place))
-            .map(|chosen| chosen.backend.name()),
+        backend: route.zip(record.backend).and_then(|(route, place)| route.backend_name(place)),
         mcp_method: record.mcp_method,
         mcp_target: record.target.as_ref().map(|target| target.name.as_str()),
         mcp_tool: record.tool.as_ref().and_then(|tool| std::str::from_utf8(tool).ok()),

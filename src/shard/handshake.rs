@@ -55,6 +55,7 @@ async fn take(
         Either::Left(Ok(secured)) => Some(secured),
         Either::Left(Err(error)) => {
             tracing::debug!(%error, ?peer, "a TLS handshake failed");
+            shard.audit_handshake(&error, peer);
             None
         }
         Either::Right(()) => {

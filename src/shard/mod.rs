@@ -6,6 +6,7 @@
 //! A shard shares no mutable memory with another. What crosses cores is in [`crate::mesh`].
 
 pub mod accept;
+pub mod audit;
 pub mod connection;
 pub mod handshake;
 pub mod http2;
@@ -38,11 +39,11 @@ use crate::protocol::mcp::catalogue::Catalogue;
 use crate::protocol::mcp::seal::Sealer;
 use crate::session::{Session, SessionTable};
 use crate::snapshot::{Route, Snapshot};
-use crate::telemetry::AccessLog;
+use crate::telemetry::{AccessLog, AuditLog};
 use mcp::conversation::Conversation;
 use metrics::{Metrics, RouteCells};
 
-/// How often the access log's buffer goes out, however little is in it.
+/// How often the logs' buffers go out, however little is in it.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 /// What a shard is made of.
@@ -54,6 +55,7 @@ pub struct Parts {
     pub snapshot: Arc<Snapshot>,
     pub metrics: Metrics,
     pub access: Option<AccessLog>,
+    pub audit: Option<AuditLog>,
     pub upstream: ClientLimits,
     /// `initialize` above it is answered 503.
     pub sessions_max: usize,
@@ -85,6 +87,7 @@ pub struct Shard {
     shared_children: RefCell<HashMap<(String, String), Rc<SharedSlot>>>,
     listeners: RefCell<accept::Listeners>,
     access: RefCell<Option<AccessLog>>,
+    audit: RefCell<Option<AuditLog>>,
     /// Lists of targets that are kept.
     pub kept: mcp::cache::Kept,
     next_state: Cell<u64>,
@@ -215,6 +218,7 @@ impl Shard {
             shared_children: RefCell::default(),
             listeners: RefCell::default(),
             access: RefCell::new(parts.access),
+            audit: RefCell::new(parts.audit),
             next_ticket: Cell::new(parts.index as u64),
             active: RefCell::new(active.clone()),
         });
@@ -222,7 +226,7 @@ impl Shard {
         let _ = ready.try_send(bound);
         runtime::spawn(mcp::close::sweep(shard.clone()));
         runtime::spawn(mcp::modern::sweep(shard.clone()));
-        runtime::spawn(flush_access(shard.clone()));
+        runtime::spawn(flush_logs(shard.clone()));
         while let Some(message) = inbox.recv().await {
             if shard.take(message) {
                 return;
@@ -278,6 +282,7 @@ impl Shard {
                 if let Some(access) = self.access.borrow_mut().as_mut() {
                     access.flush();
                 }
+                self.flush_audit(true);
                 return true;
             }
         }
@@ -395,12 +400,13 @@ fn same_targets(a: &McpBackend, b: &McpBackend) -> bool {
         && a.targets.iter().zip(&b.targets).all(|(a, b)| a.name == b.name && a.fingerprint == b.fingerprint)
 }
 
-async fn flush_access(shard: Rc<Shard>) {
+async fn flush_logs(shard: Rc<Shard>) {
     loop {
         runtime::sleep(FLUSH_EVERY).await;
         if let Some(access) = shard.access.borrow_mut().as_mut() {
             access.flush();
         }
+        shard.flush_audit(false);
     }
 }
 

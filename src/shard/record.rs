@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use agentlane_wire::json::Envelope;
 use bytes::Bytes;
 use quanta::Instant;
 
 use super::responder::Responder;
 use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::method::Method;
 use crate::request::LocalReply;
 use crate::telemetry::audit::Denial;
 
@@ -24,6 +26,8 @@ pub struct Record {
     pub target: Option<Arc<Target>>,
     /// The tool's name as the client wrote it, JSON escapes and all.
     pub tool: Option<Bytes>,
+    /// The prompt's name or the resource's URI, likewise.
+    pub item: Option<Bytes>,
     pub session: Option<u64>,
     pub fault: Option<&'static str>,
     /// What refused the request, for the audit log.
@@ -42,6 +46,7 @@ impl Record {
             mcp_method: None,
             target: None,
             tool: None,
+            item: None,
             session: None,
             fault: None,
             denial: None,
@@ -52,6 +57,20 @@ impl Record {
     pub fn answered(&mut self, responder: &Responder<'_>) {
         self.status = responder.status();
         self.bytes_out = responder.bytes_out();
+    }
+
+    /// Notes what of a target a request is about.
+    pub fn about(&mut self, method: Method, body: &Bytes, envelope: &Envelope) {
+        let (range, noted) = match method {
+            Method::ToolsCall => (envelope.name, &mut self.tool),
+            Method::PromptsGet => (envelope.name, &mut self.item),
+            Method::ResourcesRead => (envelope.uri, &mut self.item),
+            _ => return,
+        };
+        *noted = range.and_then(|range| {
+            let text = range.of(body)?;
+            Some(body.slice_ref(text.get(1..text.len().checked_sub(1)?)?))
+        });
     }
 
     /// Notes a fault; the first one counts. One that denies is a denial as well.

@@ -79,6 +79,13 @@ pub struct Route {
     pub is_mcp: bool,
 }
 
+impl Route {
+    /// The name of the backend at a place.
+    pub fn backend_name(&self, place: usize) -> Option<&str> {
+        self.backends.get(place).map(|chosen| chosen.backend.name())
+    }
+}
+
 /// A backend as one route uses it.
 #[derive(Debug)]
 pub struct RouteBackend {

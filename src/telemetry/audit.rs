@@ -105,8 +105,11 @@ pub struct Head {
 pub struct AuditCells {
     pub written: Counter,
     pub lost: Counter,
-    pub head: Arc<ArcSwap<Head>>,
+    pub head: AuditHead,
 }
+
+/// A shard's [`Head`] as others may read it.
+pub type AuditHead = Arc<ArcSwap<Head>>;
 
 /// The audit log of one shard.
 #[derive(Debug)]

@@ -140,10 +140,7 @@ async fn forward(
     responder: &mut Responder<'_>,
     record: &mut Record,
 ) {
-    record.tool = envelope.name.filter(|_| method == Method::ToolsCall).and_then(|range| {
-        let text = range.of(&body)?;
-        Some(body.slice_ref(text.get(1..text.len().checked_sub(1)?)?))
-    });
+    record.about(method, &body, envelope);
     let route = match incoming.backend.config.is_identity() {
         true => Ok(Route::default()),
         false => routing::route(incoming.shard, incoming.backend, session, method, &body, envelope).await,

@@ -20,6 +20,7 @@ use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::streams::{Claim, Next, STANDALONE};
 use crate::request::HeaderEdits;
 use crate::session::Session;
+use crate::shard::audit::Scene;
 use crate::shard::outbox::Outbox;
 use crate::shard::record::Record;
 use crate::shard::responder::Responder;
@@ -203,8 +204,10 @@ impl Conversation {
         let incoming = Incoming { shard, backend, session, principal, headers, passed_on, prefers_events: false };
         let mut record = Record::new();
         let mut responder = Responder::outbox(self.outbox.clone(), Event::new());
-        super::post(incoming, body, &mut responder, &mut record).await;
+        super::post(&incoming, body, &mut responder, &mut record).await;
+        record.answered(&responder);
         shard.metrics.mcp(&record);
+        shard.audit(&record, || Scene::message(&incoming));
     }
 
     /// Serves a request of 2026-07-28 as a task.
@@ -235,8 +238,10 @@ impl Conversation {
                 Incoming { shard, backend, session: None, principal, headers, passed_on, prefers_events: false };
             let mut record = Record::new();
             let mut responder = Responder::outbox(this.outbox.clone(), cancelled);
-            super::post(incoming, body, &mut responder, &mut record).await;
+            super::post(&incoming, body, &mut responder, &mut record).await;
+            record.answered(&responder);
             shard.metrics.mcp(&record);
+            shard.audit(&record, || Scene::message(&incoming));
             if let Some(sessionless) = &this.sessionless {
                 sessionless.end(&id);
             }

@@ -50,6 +50,7 @@ use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::sse2024;
 use crate::request::{RequestView, host_of};
 use crate::session::Session;
+use crate::shard::audit::Scene;
 use crate::shard::record::Record;
 use crate::shard::responder::Responder;
 use crate::shard::{BackendState, Shard};
@@ -215,13 +216,13 @@ pub struct Incoming<'a> {
 }
 
 /// Serves a POST.
-pub async fn post(incoming: Incoming<'_>, body: Bytes, responder: &mut Responder<'_>, record: &mut Record) {
+pub async fn post(incoming: &Incoming<'_>, body: Bytes, responder: &mut Responder<'_>, record: &mut Record) {
     if let Some(session) = &incoming.session {
         session.last_used.set(runtime::now());
         record.session = Some(session.serial);
     }
     if json::is_batch(&body) {
-        return Box::pin(batch(&incoming, body, responder, record)).await;
+        return Box::pin(batch(incoming, body, responder, record)).await;
     }
     let envelope = match json::scan(&body, &SCAN_LIMITS) {
         Ok(envelope) => envelope,
@@ -230,9 +231,9 @@ pub async fn post(incoming: Incoming<'_>, body: Bytes, responder: &mut Responder
     if incoming.session.is_none()
         && (envelope.meta_protocol_version.is_some() || request::is_announced(incoming.headers))
     {
-        return Box::pin(modern::serve(&incoming, body, &envelope, responder, record)).await;
+        return Box::pin(modern::serve(incoming, body, &envelope, responder, record)).await;
     }
-    message(&incoming, body, &envelope, responder, record).await;
+    message(incoming, body, &envelope, responder, record).await;
 }
 
 fn scan_fault(fault: &json::JsonError) -> Fault {
@@ -409,6 +410,8 @@ async fn batch_element(incoming: &Incoming<'_>, session: &Rc<Session>, element: 
     let mut record = Record::new();
     let mut responder = Responder::collect(session.clone());
     message(incoming, element, &envelope, &mut responder, &mut record).await;
+    record.answered(&responder);
+    incoming.shard.audit(&record, || Scene::message(incoming));
     responder.into_collected()
 }
 

@@ -32,6 +32,8 @@ pub enum Break {
     AfterEnd,
     /// What the file ended in when this run began is not there.
     TailRemoved,
+    /// The gateway told another hash of this record.
+    NotAsTold,
 }
 
 impl fmt::Display for Break {
@@ -46,6 +48,7 @@ impl fmt::Display for Break {
             Break::Removed(from, to) => write!(f, "records {from} to {to} are missing before it"),
             Break::Moved => f.write_str("the record is not in its place: its number was there already"),
             Break::AfterEnd => f.write_str("the record comes after the end of its chain"),
+            Break::NotAsTold => f.write_str("the gateway told another hash of this record"),
             Break::TailRemoved => f.write_str("the line that stood before this run's start is missing or was changed"),
         }
     }
@@ -73,11 +76,25 @@ pub struct Verifier {
     /// How many shards a run has, by its own word.
     shards: BTreeMap<String, u64>,
     line_before: Option<Digest>,
+    /// What the gateway told of records, until they are found.
+    told: BTreeMap<Chain, (u64, String)>,
 }
 
 impl Verifier {
     pub fn new(seal: Seal) -> Self {
-        Self { seal, chains: BTreeMap::new(), shards: BTreeMap::new(), line_before: None }
+        let (chains, shards, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { seal, chains, shards, line_before: None, told }
+    }
+
+    /// Adds what the gateway told elsewhere: a record with its hash, in hexadecimal. What is cut off at the end of a log
+    /// shows by that.
+    pub fn expect(&mut self, chain: Chain, seq: u64, hash: String) {
+        self.told.insert(chain, (seq, hash));
+    }
+
+    /// Records that the gateway told of and that were not found.
+    pub fn unmet(&self) -> impl Iterator<Item = (&Chain, u64)> {
+        self.told.iter().map(|(chain, (seq, _))| (chain, *seq))
     }
 
     /// Takes the next line, without its line break.
@@ -108,6 +125,15 @@ impl Verifier {
         }
         let gap = if event == "gap" { number("lost").unwrap_or_default() } else { 0 };
         let chain = (run.to_owned(), shard);
+        if let Some((told, of)) = self.told.get(&chain)
+            && *told == seq
+        {
+            // Without hashes the number alone is known.
+            if hash.as_ref().is_some_and(|hash| hash != of) {
+                return Err(Break::NotAsTold);
+            }
+            self.told.remove(&chain);
+        }
         let Some(known) = self.chains.get_mut(&chain) else {
             let begun = Summary { first: seq, last: seq, records: 1, lost: gap, hash, ended: event == "end" };
             self.chains.insert(chain, begun);

@@ -173,12 +173,7 @@ impl Request<'_> {
 
     /// Everything that one target answers.
     async fn call(&self, responder: &mut Responder<'_>, record: &mut Record) -> Result<(), Refusal> {
-        if self.method == Method::ToolsCall {
-            record.tool = self.envelope.name.and_then(|range| {
-                let text = range.of(&self.body)?;
-                Some(self.body.slice_ref(text.get(1..text.len().checked_sub(1)?)?))
-            });
-        }
+        record.about(self.method, &self.body, &self.envelope);
         let wrapped = match self.state()? {
             Some(State::Parked(parked)) => return Box::pin(park::resume(self, parked, responder, record)).await,
             Some(State::Wrapped { target, state }) => Some((target, state)),

@@ -116,7 +116,7 @@ fn the_schema_is_the_committed_one() {
 }
 
 /// What the examples need from the environment.
-const ENVIRONMENT: [(&str, &str); 8] = [
+const ENVIRONMENT: [(&str, &str); 10] = [
     ("AGENTLANE_SESSION_KEY", "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"),
     ("AGENTLANE_AUDIT_KEY", "a-key-of-more-than-sixteen-bytes"),
     ("AGENTLANE_ADMIN_KEY", "a-key-of-more-than-sixteen-bytes"),

@@ -265,9 +265,22 @@ record! {
         pub header_timeout: Duration = or(HttpLimits::default().header_timeout) "headerTimeout";
         /// The longest wait for the next part of a body. Default: 30s.
         pub body_timeout: Duration = or(HttpLimits::default().body_timeout) "bodyTimeout";
+        /// Most bytes of one stream of HTTP/2 that a client sends before they are read. Default: 65536.
+        pub http2_window: u32 = or(HttpLimits::default().http2_window) "http2WindowSize" as Int<u32, 1024, 2_147_483_647>;
+        /// Most bytes of all streams of a connection that a client sends before they are read. Default: 1048576.
+        pub http2_connection_window: u32 = or(HttpLimits::default().http2_connection_window) "http2ConnectionWindowSize" as Int<u32, 65_535, 2_147_483_647>;
+        /// Most bytes of a frame of HTTP/2. Default: 16384.
+        pub http2_frame_bytes: u32 = or(HttpLimits::default().http2_frame_bytes) "http2FrameSize" as Int<u32, 16_384, 16_777_215>;
+        /// Most bytes of a request's headers in HTTP/2, each counted with 32 more. Default: as maxHeaderBytes.
+        pub http2_header_bytes_max: Option<u32> = opt "http2MaxHeaderSize" as Option<Int<u32, 1024, 1_048_576>>;
+        /// Most requests at once on a connection of HTTP/2. Default: 256.
+        pub http2_streams_max: u32 = or(HttpLimits::default().http2_streams_max) "http2MaxConcurrentStreams" as Int<u32, 1, 65_536>;
+        /// How long a connection of HTTP/2 may be silent before its client is asked whether it is there. Default: never.
+        pub http2_keepalive: Option<Duration> = opt "http2KeepaliveInterval";
+        /// How long the client may take to say so. Default: 20s.
+        pub http2_keepalive_timeout: Duration = or(HttpLimits::default().http2_keepalive_timeout) "http2KeepaliveTimeout";
     }
-    later "maxConnectionDuration", "http1HeaderCase", "http2WindowSize", "http2ConnectionWindowSize", "http2FrameSize", "http2MaxHeaderSize",
-        "http2KeepaliveInterval", "http2KeepaliveTimeout";
+    later "maxConnectionDuration", "http1HeaderCase";
 }
 
 impl Default for HttpLimits {
@@ -280,6 +293,13 @@ impl Default for HttpLimits {
             idle_timeout: Duration::from_secs(600),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            http2_window: 64 << 10,
+            http2_connection_window: 1 << 20,
+            http2_frame_bytes: 16 << 10,
+            http2_header_bytes_max: None,
+            http2_streams_max: 256,
+            http2_keepalive: None,
+            http2_keepalive_timeout: Duration::from_secs(20),
         }
     }
 }

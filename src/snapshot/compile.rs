@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentlane_config as config;
+use agentlane_link::h2::Http2Limits;
 use agentlane_link::server::ServerLimits;
 use bytes::Bytes;
 use regex::Regex;
@@ -463,5 +464,16 @@ fn server_limits(http: &config::HttpLimits) -> ServerLimits {
     // A first line that fills the head is a target too long (414), not too many headers (431).
     limits.head.start_line_bytes = limits.head.start_line_bytes.min(http.header_bytes_max.saturating_sub(2));
     limits.head.headers = http.headers_max;
+    let header_list = http.http2_header_bytes_max.map_or(http.header_bytes_max, |bytes| bytes as usize);
+    limits.http2 = Http2Limits {
+        window: http.http2_window,
+        connection_window: http.http2_connection_window,
+        frame_bytes: http.http2_frame_bytes,
+        header_list_bytes: u32::try_from(header_list).unwrap_or(u32::MAX),
+        streams_max: http.http2_streams_max,
+        keepalive: http.http2_keepalive,
+        keepalive_timeout: http.http2_keepalive_timeout,
+        ..Http2Limits::default()
+    };
     limits
 }

@@ -5,12 +5,12 @@ pub mod board;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use agentlane_link::client::Cut;
 use agentlane_runtime::channel::Sender;
 use agentlane_runtime::local::{Event, Notify};
 use bytes::Bytes;
@@ -82,7 +82,7 @@ pub struct Leg {
     /// Times in a row that its child ended soon after its start.
     pub crashes: Cell<u32>,
     /// That stream's socket, to end the read in flight on it.
-    follower: Cell<Option<RawFd>>,
+    follower: Cell<Option<Cut>>,
 }
 
 pub enum LegState {
@@ -222,7 +222,7 @@ pub struct InFlight {
     /// Set when the client cancels it: the relay then ends without an answer.
     pub cancelled: Rc<Cell<bool>>,
     /// The socket on which the answer comes, while the relay holds it open.
-    pub socket: Rc<Cell<Option<RawFd>>>,
+    pub socket: Rc<Cell<Option<Cut>>>,
 }
 
 /// Requests of servers that wait for the client, under ids that the gateway made: one counter for all targets, so that
@@ -321,8 +321,8 @@ impl Leg {
     }
 
     /// Registers the follower's socket, until [`Leg::unfollow`], which comes before the socket is closed.
-    pub fn follow_with(&self, socket: RawFd) {
-        self.follower.set(Some(socket));
+    pub fn follow_with(&self, socket: Option<Cut>) {
+        self.follower.set(socket);
     }
 
     pub fn unfollow(&self) {
@@ -332,9 +332,7 @@ impl Leg {
     /// Ends the follower's read, if there is one in flight.
     pub fn abort_follower(&self) {
         if let Some(socket) = self.follower.take() {
-            // SAFETY: shutdown(2) has no memory effects, and the descriptor is open: it is registered for as long as it is,
-            // on this same thread.
-            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+            socket.end();
         }
     }
 

@@ -1,11 +1,10 @@
 //! One HTTP exchange with an upstream through the shard's pool: for messages that are whole in memory.
 
 use std::cell::Cell;
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use agentlane_link::client::{ClientConnection, ClientError};
+use agentlane_link::client::{ClientConnection, ClientError, Cut};
 use agentlane_runtime::Parts;
 use agentlane_wire::h1::{Method, ResponseHead};
 use bytes::Bytes;
@@ -48,9 +47,9 @@ impl HttpAnswer {
         while let Ok(Some(_)) = self.connection.chunk().await {}
     }
 
-    /// The socket, for a task that may have to end a read on it.
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.connection.as_raw_fd()
+    /// For a task that may have to end a wait on it.
+    pub fn cut(&self) -> Option<Cut> {
+        self.connection.cut()
     }
 }
 
@@ -80,7 +79,7 @@ impl Shard {
         body: Parts,
         repeatable: bool,
         deadline: Option<Instant>,
-        socket: Option<&Cell<Option<RawFd>>>,
+        socket: Option<&Cell<Option<Cut>>>,
     ) -> Result<HttpAnswer, Fault> {
         let address = endpoint.address(self.ticket());
         let address = address.ok_or_else(|| Fault::new(Kind::UpstreamUnreachable, "host name does not resolve"))?;
@@ -107,13 +106,13 @@ async fn attempt(
     head: Bytes,
     body: Parts,
     deadline: Option<Instant>,
-    socket: Option<&Cell<Option<RawFd>>>,
+    socket: Option<&Cell<Option<Cut>>>,
 ) -> Result<HttpAnswer, (ClientError, bool)> {
     // Without a deadline a call may take as long as its client waits; the pool's own limit is for plain HTTP.
     connection.set_response_deadline(Some(deadline.unwrap_or_else(|| agentlane_runtime::now() + CALL_TIME_MAX)));
     connection.set_body_idle(None);
     if let Some(socket) = socket {
-        socket.set(Some(connection.as_raw_fd()));
+        socket.set(connection.cut());
     }
     let outcome = match connection.send(method, head, body).await {
         Ok(()) => connection.response_head().await,

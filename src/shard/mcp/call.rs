@@ -433,8 +433,7 @@ pub async fn cancel(shard: &Rc<Shard>, session: &Rc<Session>, body: &Bytes, enve
             runtime::sleep(CANCEL_GRACE).await;
         }
         if let Some(socket) = socket.take() {
-            // SAFETY: shutdown(2) has no memory effects; the relay takes the number out before the socket is closed.
-            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+            socket.end();
         }
         if let (Some(id), Transport::Stdio(port)) = (upstream_id, &open.transport) {
             let _ = port.commands.try_send(ChildCommand::Forget { id });

@@ -371,8 +371,7 @@ impl Conversation {
         for request in session.in_flight.borrow().iter() {
             request.cancelled.set(true);
             if let Some(socket) = request.socket.take() {
-                // SAFETY: shutdown(2) has no memory effects; the relay takes the number out before the socket is closed.
-                unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+                socket.end();
             }
         }
         Some(session)

@@ -159,14 +159,14 @@ async fn follow(
     let Some(open) = leg.open() else { return Ok(None) };
     let head = leg::bare_head("GET", target, &open, last_event_id.as_deref());
     let http = shard.upstream_exchange(&target.endpoint, HttpMethod::Get, head, Default::default(), true, None).await?;
-    let fd = http.as_raw_fd();
+    let cut = http.cut();
     let mut answer = Answer::of(http, None).await?;
     leg.followed.set();
     if let Answer::Refused { status, .. } = answer {
         // 405: it has no such stream. 404: it forgot the session; the next request will find out and negotiate anew.
         return if status >= 500 { Err(mcp_fault::internal("target failed")) } else { Ok(None) };
     }
-    leg.follow_with(fd);
+    leg.follow_with(cut);
     let outcome = follow_events(shard, session, index, &mut answer, last_event_id).await;
     leg.unfollow();
     outcome

@@ -2,11 +2,11 @@
 //! more to say, onto the session's stream when the client has left and may come back. The relay of one request.
 
 use std::cell::Cell;
-use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
+use agentlane_link::client::Cut;
 use agentlane_runtime as runtime;
 use agentlane_wire::json::Envelope;
 use bytes::Bytes;
@@ -51,7 +51,7 @@ pub struct Call {
     /// When the whole answer must have come.
     pub deadline: Option<Instant>,
     /// See [`InFlight`](crate::session::InFlight): taken out before the answer's connection goes.
-    pub socket: Rc<Cell<Option<RawFd>>>,
+    pub socket: Rc<Cell<Option<Cut>>>,
     /// For a target of 2026-07-28.
     pub asked: Option<Rc<modern_leg::Asked>>,
 }

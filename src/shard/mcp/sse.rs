@@ -3,12 +3,12 @@
 //! rules; only the pumps are others.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use agentlane_link::client::Cut;
 use agentlane_runtime as runtime;
 use agentlane_runtime::channel;
 use agentlane_runtime::local::{Event, Notify};
@@ -218,7 +218,7 @@ fn start_pumps(shard: &Rc<Shard>, name: &str, events: Events, mailbox: Mailbox) 
     let link = Rc::new(RefCell::new(Link::new(name, false, commands, Notes::default(), port.board.clone())));
     let ended = Rc::new(Event::new());
     // The stream's socket, for whoever ends it; taken out before it is closed.
-    let socket = Rc::new(Cell::new(Some(events.http.as_raw_fd())));
+    let socket = Rc::new(Cell::new(events.http.cut()));
     runtime::spawn(write_pump(shard.clone(), mailbox, inbox, link.clone(), ended.clone(), socket.clone()));
     let (closed, pump_ended, reading) = (port.closed.clone(), ended.clone(), socket.clone());
     runtime::spawn(async move {
@@ -241,10 +241,9 @@ fn start_pumps(shard: &Rc<Shard>, name: &str, events: Events, mailbox: Mailbox) 
 }
 
 /// Ends the stream, and with it the conversation.
-fn hang_up(socket: &Cell<Option<RawFd>>) {
+fn hang_up(socket: &Cell<Option<Cut>>) {
     if let Some(socket) = socket.take() {
-        // SAFETY: shutdown(2) has no memory effects; the reader takes the number out before the socket is closed.
-        unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+        socket.end();
     }
 }
 
@@ -271,7 +270,7 @@ async fn write_pump(
     inbox: channel::Receiver<ChildCommand>,
     link: Rc<RefCell<Link>>,
     ended: Rc<Event>,
-    socket: Rc<Cell<Option<RawFd>>>,
+    socket: Rc<Cell<Option<Cut>>>,
 ) {
     let mailbox = Rc::new(mailbox);
     loop {

@@ -1,10 +1,10 @@
 //! One message to one target and what comes back, over either transport. It does not know what the messages are for.
 
 use std::cell::Cell;
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use agentlane_link::client::Cut;
 use agentlane_runtime as runtime;
 use agentlane_runtime::channel;
 use agentlane_wire::h1::{Header, Headers, Known};
@@ -115,9 +115,9 @@ impl Answer {
     }
 
     /// Notes the socket that the answer comes on, for as long as this answer lives: whoever registers takes it out again.
-    pub fn register_socket(&self, socket: &Cell<Option<RawFd>>) {
+    pub fn register_socket(&self, socket: &Cell<Option<Cut>>) {
         let (Answer::Json(http) | Answer::Events { http, .. }) = self else { return };
-        socket.set(Some(http.as_raw_fd()));
+        socket.set(http.cut());
     }
 
     /// Whether the connection is a stream that may be resumed.
@@ -182,7 +182,7 @@ async fn post_on(
     message: impl Into<PostBody>,
     repeatable: bool,
     deadline: Option<Instant>,
-    socket: Option<&Cell<Option<RawFd>>>,
+    socket: Option<&Cell<Option<Cut>>>,
 ) -> Result<HttpAnswer, Fault> {
     let body = message.into().0;
     let length: usize = body.iter().map(Bytes::len).sum();
@@ -264,7 +264,7 @@ pub async fn send_on(
     extra: &[u8],
     repeatable: bool,
     deadline: Option<Instant>,
-    socket: Option<&Cell<Option<RawFd>>>,
+    socket: Option<&Cell<Option<Cut>>>,
 ) -> Result<Answer, Fault> {
     if let Some(modern) = &open.modern {
         let request = join(request.into().0);

@@ -9,6 +9,7 @@
 //! // dropped: back to the pool
 //! ```
 
+mod cut;
 mod error;
 mod limits;
 mod link;
@@ -16,19 +17,21 @@ mod pool;
 mod reader;
 mod writer;
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use agentlane_runtime::Parts;
 use agentlane_wire::h1::{Framing, Method, ResponseHead};
 use bytes::Bytes;
 
+pub use cut::Cut;
 pub use error::{ClientError, ClientErrorKind, Progress};
 pub use limits::ClientLimits;
 pub use pool::{Endpoint, Pool};
 pub use reader::ResponseReader;
 pub use writer::RequestWriter;
 
+use cut::How;
 use link::Link;
 use pool::Permit;
 
@@ -128,9 +131,9 @@ impl ClientConnection {
         Ok((&mut link.writer, &mut link.reader))
     }
 
-    /// The socket, for a task that may have to end a read on it by shutting it down: valid while this value lives.
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.link.as_ref().map_or(-1, |link| link.socket().as_raw_fd())
+    /// For a task that may have to end a wait of this exchange.
+    pub fn cut(&self) -> Option<Cut> {
+        Some(Cut(How::Socket(self.link.as_ref()?.socket().as_raw_fd())))
     }
 
     /// Closes the connection, whatever its state.

@@ -155,7 +155,7 @@ async fn raise(shard: &Rc<Shard>, feed: &Rc<Feed>, open: &Rc<OpenLeg>) -> Result
     let http = shard
         .upstream_exchange(&target.endpoint, HttpMethod::Get, head, Default::default(), true, Some(deadline))
         .await?;
-    let socket = http.as_raw_fd();
+    let socket = http.cut();
     match Answer::of(http, None).await? {
         Answer::Refused { status: 408 | 425 | 429 | 500.., .. } => {
             Err(Fault::new(Kind::UpstreamBroken, "target refused its stream for now"))

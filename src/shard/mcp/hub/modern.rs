@@ -1,10 +1,10 @@
 //! Listening to a target of 2026-07-28: one `subscriptions/listen` per stream.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use agentlane_link::client::Cut;
 use agentlane_runtime as runtime;
 use agentlane_runtime::local::Event;
 use agentlane_wire::json;
@@ -29,7 +29,7 @@ pub struct Sockets(RefCell<Vec<(StreamId, Rc<Handle>)>>);
 #[derive(Default)]
 struct Handle {
     /// The socket on which the stream comes; out again before it is closed.
-    socket: Cell<Option<RawFd>>,
+    socket: Cell<Option<Cut>>,
     /// Or the child, and the request that it knows the stream by.
     child: RefCell<Option<(ChildPort, u64)>>,
     closed: Event,
@@ -48,10 +48,8 @@ impl Sockets {
         let Some(at) = handles.iter().position(|(id, _)| *id == stream) else { return };
         let (_, handle) = handles.swap_remove(at);
         handle.closed.set();
-        if let Some(socket) = handle.socket.get() {
-            // SAFETY: shutdown(2) has no memory effects, and the descriptor is open: it is registered for as long as it
-            // is, on this same thread.
-            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+        if let Some(socket) = handle.socket.take() {
+            socket.end();
         }
         if let Some((port, number)) = handle.child.take() {
             let params = format!("{{\"requestId\":{number}}}");

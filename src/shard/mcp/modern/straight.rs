@@ -3,10 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::os::fd::RawFd;
 use std::pin::pin;
 use std::time::Duration;
 
+use agentlane_link::client::Cut;
 use agentlane_runtime as runtime;
 use agentlane_wire::h1::{Known, Method as HttpMethod};
 use agentlane_wire::json::{self, Envelope, MessageKind, Parts, Splice};
@@ -96,7 +96,7 @@ async fn exchange(
     modern: &ModernTarget,
     route: &Route,
     state: Option<&str>,
-    socket: &Cell<Option<RawFd>>,
+    socket: &Cell<Option<Cut>>,
     is_direct: bool,
 ) -> Result<Got, Fault> {
     let TargetKind::Http(target) = &target.kind else { return Err(mcp_fault::internal("leg of another kind")) };
@@ -180,7 +180,7 @@ fn outgoing(
 
 /// Waits for a target as long as the client is there: when it leaves, the wait is ended at the socket, which is how this
 /// revision cancels. `None`: it left. What is quick is not watched.
-async fn watched<F: Future>(work: F, socket: &Cell<Option<RawFd>>, responder: &Responder<'_>) -> Option<F::Output> {
+async fn watched<F: Future>(work: F, socket: &Cell<Option<Cut>>, responder: &Responder<'_>) -> Option<F::Output> {
     let mut work = pin!(work);
     if let Ok(done) = runtime::timeout(WATCH_AFTER, work.as_mut()).await {
         return Some(done);
@@ -195,12 +195,11 @@ async fn watched<F: Future>(work: F, socket: &Cell<Option<RawFd>>, responder: &R
 }
 
 /// Ends a wait at its socket, as soon as there is one.
-async fn end(work: impl Future, socket: &Cell<Option<RawFd>>) {
+async fn end(work: impl Future, socket: &Cell<Option<Cut>>) {
     let mut work = pin!(work);
     loop {
         if let Some(fd) = socket.take() {
-            // SAFETY: shutdown(2) has no memory effects; the number is taken out before the socket is closed.
-            unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+            fd.end();
             work.await;
             return;
         }
@@ -290,7 +289,7 @@ impl Relayed<'_, '_> {
     async fn events(
         &self,
         mut answer: Answer,
-        socket: &Cell<Option<RawFd>>,
+        socket: &Cell<Option<Cut>>,
         responder: &mut Responder<'_>,
     ) -> Result<(), Refusal> {
         loop {
@@ -326,7 +325,7 @@ impl Relayed<'_, '_> {
     async fn next(
         &self,
         answer: &mut Answer,
-        socket: &Cell<Option<RawFd>>,
+        socket: &Cell<Option<Cut>>,
         responder: &mut Responder<'_>,
     ) -> Result<Option<Bytes>, Refusal> {
         loop {

@@ -6,11 +6,11 @@ pub mod child;
 pub mod input;
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use agentlane_link::client::Cut;
 use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::{Bytes, BytesMut};
@@ -95,7 +95,7 @@ pub async fn post(
     extra: &[u8],
     repeatable: bool,
     deadline: Option<Instant>,
-    socket: Option<&Cell<Option<RawFd>>>,
+    socket: Option<&Cell<Option<Cut>>>,
 ) -> Result<Answer, Fault> {
     let envelope =
         json::scan(&message, &SCAN_LIMITS).map_err(|fault| mcp_fault::internal("own request").with(fault))?;

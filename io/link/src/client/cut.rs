@@ -1,0 +1,24 @@
+//! A way to end an exchange from outside, while another task waits in it.
+
+use std::os::fd::RawFd;
+
+/// Ends one exchange with an upstream. To be used, or forgotten, before its connection is dropped, and on the same thread.
+#[derive(Clone)]
+pub struct Cut(pub(super) How);
+
+#[derive(Clone)]
+pub(super) enum How {
+    /// The socket is this exchange's alone.
+    Socket(RawFd),
+}
+
+impl Cut {
+    /// Whatever is in flight ends, and nothing more can be sent or received.
+    #[allow(unsafe_code, reason = "shutdown(2) by number: whoever owns the socket waits in an operation on it")]
+    pub fn end(self) {
+        match self.0 {
+            // SAFETY: shutdown(2) has no memory effects, and the descriptor is open: the connection lives.
+            How::Socket(socket) => _ = unsafe { libc::shutdown(socket, libc::SHUT_RDWR) },
+        }
+    }
+}

@@ -233,7 +233,7 @@ async fn run(
         }
         retry = message.retry.or(retry);
         let Some(data) = message.data else {
-            sink.prime().await;
+            sink.prime(message.retry).await;
             continue;
         };
         match inbound::sort(&sink.call.shard, &sink.call.session, sink.call.leg, data) {
@@ -383,10 +383,17 @@ impl Sink<'_, '_> {
         }
     }
 
-    /// The target primed its stream: it may end it early. So the client must be able to come back as well.
-    async fn prime(&mut self) {
-        if self.call.session.revision.has_priming_events() && self.stream.is_none() {
-            self.start().await;
+    /// The target primed its stream: it may end it early. So the client must be able to come back as well, and not sooner
+    /// than the target's clients do.
+    async fn prime(&mut self, retry: Option<u64>) {
+        if !self.call.session.revision.has_priming_events() || self.stream.is_some() {
+            return;
+        }
+        self.start().await;
+        if let (Some(retry), Some(responder)) = (retry, &mut self.responder)
+            && responder.retry(retry).await.is_err()
+        {
+            self.client_left();
         }
     }
 

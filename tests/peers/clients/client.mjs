@@ -83,6 +83,26 @@ class Session {
     return this.client.callTool(params, undefined, { signal });
   }
 
+  /** Runs a tool as a task to its end, or cancels it as soon as it is one. */
+  async task(name, args, { cancelled = false } = {}) {
+    const { tasks } = this.client.experimental;
+    const ran = { statuses: [] };
+    for await (const message of tasks.callToolStream({ name, arguments: args }, undefined, { task: { ttl: 60_000 } })) {
+      if (message.type === 'taskCreated') {
+        ran.id = message.task.taskId;
+        if (cancelled) {
+          await tasks.cancelTask(ran.id);
+          return ran;
+        }
+      } else if (message.type === 'taskStatus') ran.statuses.push(message.task.status);
+      else if (message.type === 'result') ran.result = message.result;
+      else throw message.error;
+    }
+    return ran;
+  }
+
+  tasks = async () => (await this.client.experimental.tasks.listTasks()).tasks.map(({ taskId }) => taskId);
+  taskStatus = (id) => this.client.experimental.tasks.getTask(id);
   prompt = (params) => this.client.getPrompt(params);
   read = (uri) => this.client.readResource({ uri });
   complete = (params) => this.client.complete(params);

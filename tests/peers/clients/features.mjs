@@ -135,6 +135,20 @@ const FEATURES = {
     const result = await called(session, named(annotated.tool));
     for (const part of annotated.result) contains(JSON.stringify(result), part);
   },
+  /** A tool of 2025-11-25 that is only called as a task, and asks its client while it runs. */
+  async task(session, { task }, named) {
+    const { items } = await all(session, 'tools');
+    const tool = items.find(({ name }) => name === named(task.tool));
+    expect(tool?.execution?.taskSupport === 'required', `${named(task.tool)} is shown as ${JSON.stringify(tool?.execution)}`);
+    const ran = await session.task(named(task.tool), task.arguments);
+    for (const status of task.statuses) expect(ran.statuses.includes(status), `${status} is missing in ${ran.statuses}`);
+    contains(JSON.stringify(ran.result.content), task.text);
+    expect((await session.tasks()).includes(ran.id), 'the task is not listed');
+    const { id } = await session.task(named(task.tool), task.arguments, { cancelled: true });
+    const { status } = await session.taskStatus(id);
+    expect(status === 'cancelled', `a cancelled task is ${status}`);
+    return ran.statuses.join(' ');
+  },
   async prompts(session, target, named) {
     const { items, pages } = await all(session, 'prompts');
     for (const name of target.prompts) {
@@ -369,6 +383,7 @@ const OF_SESSIONS = { ping: true, resume: true, session_end: true };
 
 /** Why a feature cannot be driven on this session at all. */
 function impossible(session, feature) {
+  if (feature === 'task' && !session.task) return 'this SDK has no tasks of 2025-11-25';
   if (session.modern && OF_SESSIONS[feature]) return 'not part of 2026-07-28';
   if (session.channel !== 'http' && (feature === 'resume' || feature === 'session_end')) {
     return `${session.channel} has no streams to resume and no session ids`;

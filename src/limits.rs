@@ -102,6 +102,12 @@ pub const INPUT_REQUESTS_MAX: usize = 32;
 pub const LEASES_MAX: usize = 4_096;
 /// Those of one caller; all clients without credentials are one.
 pub const LEASES_PER_CALLER_MAX: usize = 1_024;
+/// Children of 2026-07-28 of callers that one shard starts or knows of; a request that needs one more is answered 503.
+pub const CALLERS_CHILDREN_MAX: usize = 4_096;
+/// How long a target may think about a first request of 2026-07-28 before it is asked for sessions as well.
+pub const PROBE_ALONE: Duration = Duration::from_millis(500);
+/// How long it may go on to when it has answered that.
+pub const PROBE_GRACE: Duration = Duration::from_millis(500);
 /// How long such a session stays open after its last request, if the endpoint's sessions may idle so long.
 pub const LEASE_IDLE: Duration = Duration::from_secs(60);
 /// How long the first question of a target waits for others, so that the client is asked for all at once.

@@ -42,6 +42,13 @@ pub enum ToShard {
     Overheard(Overheard),
     /// A session of another shard wants the shared child that this shard owns.
     SharedChild { backend: String, target: String, reply: Sender<Result<SharedChild, &'static str>> },
+    /// A shard wants a caller's child of 2026-07-28 that this shard owns; `None`: the target does not speak that.
+    CallersChild {
+        backend: String,
+        target: String,
+        caller: Caller,
+        reply: Sender<Result<Option<SharedChild>, &'static str>>,
+    },
     /// A shard is about to ask a target for a list that others may have: to its owner.
     ListWanted(Box<ListWanted>),
     /// What came of a list that a shard fetched: to its owner.

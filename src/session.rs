@@ -177,11 +177,20 @@ pub struct ChildPort {
     pub rested: Arc<AtomicBool>,
     /// Who uses it.
     pub board: Arc<Board>,
+    /// Others use it as well: whoever leaves does not end it.
+    pub shared: bool,
 }
 
 impl ChildPort {
     pub fn new(commands: Sender<ChildCommand>, stop: Sender<()>) -> Self {
-        ChildPort { commands, stop, closed: Arc::default(), rested: Arc::default(), board: Arc::default() }
+        let (closed, rested, board) = Default::default();
+        ChildPort { commands, stop, closed, rested, board, shared: false }
+    }
+
+    /// The same port to a child that others use as well.
+    pub fn shared(mut self, shared: bool) -> Self {
+        self.shared = shared;
+        self
     }
 
     /// The same port with the board that control reads.

@@ -18,8 +18,8 @@ const SHUT: usize = 1 << (usize::BITS - 1);
 /// A client's request, as the log names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallMark {
-    /// See [`Session::serial`](super::Session).
-    pub session: u64,
+    /// See [`Session::serial`](super::Session); of a request without a session nothing.
+    pub session: Option<u64>,
     /// The client's id, as JSON text.
     pub id: Bytes,
     pub method: &'static str,
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn an_answered_request_counts_for_a_moment() {
         let (board, now) = (Board::default(), Instant::now());
-        let mark = CallMark { session: 7, id: Bytes::from_static(b"1"), method: "tools/call" };
+        let mark = CallMark { session: Some(7), id: Bytes::from_static(b"1"), method: "tools/call" };
         assert_eq!(board.only(now), None);
         board.works_on(Some(mark.clone()));
         assert_eq!(board.only(now + 10 * LATE), Some(mark.clone()));

@@ -75,6 +75,8 @@ pub struct Shard {
     pub conversations: RefCell<HashMap<Bytes, Rc<Conversation>>>,
     /// Those of them that serve clients without sessions, while no request uses them.
     pub leases: RefCell<mcp::modern::lease::Pool>,
+    /// Their children of 2026-07-28.
+    pub callers: mcp::callers::Callers,
     /// Requests of such clients that wait for input.
     pub parked: RefCell<mcp::modern::park::Parked>,
     /// Who hears of the targets' changes.
@@ -207,6 +209,7 @@ impl Shard {
             internal: RefCell::default(),
             conversations: RefCell::default(),
             leases: RefCell::default(),
+            callers: Default::default(),
             parked: RefCell::default(),
             hub: mcp::hub::Hub::default(),
             metrics: parts.metrics,
@@ -258,6 +261,12 @@ impl Shard {
                 let shard = self.clone();
                 runtime::spawn(async move {
                     let _ = reply.try_send(shard.own_child(&backend, &target).await);
+                });
+            }
+            ToShard::CallersChild { backend, target, caller, reply } => {
+                let shard = self.clone();
+                runtime::spawn(async move {
+                    let _ = reply.try_send(mcp::callers::own(&shard, &backend, &target, caller).await);
                 });
             }
             ToShard::ListWanted(wanted) => {
@@ -315,6 +324,10 @@ impl Shard {
                 child.port.stop();
             }
             stays
+        });
+        self.callers.retain(|backend, target| {
+            let state = self.mcp_backend(backend)?;
+            state.config.targets.iter().find(|candidate| candidate.name == target).cloned()
         });
     }
 
@@ -447,12 +460,17 @@ impl Backoff {
     /// A fault while the pause lasts.
     pub fn pause(&self, target: &StdioTarget, name: &str) -> Result<(), Fault> {
         let now = runtime::now();
-        if self.not_before.get().is_some_and(|until| now < until) {
+        if self.lasts(now) {
             return Err(Fault::new(Kind::UpstreamUnreachable, "target keeps failing").with(name));
         }
         let pause = target.backoff_min.saturating_mul(1 << self.failures.get().min(16)).min(target.backoff_max);
         self.not_before.set(Some(now + pause));
         Ok(())
+    }
+
+    /// Whether the pause after a failure lasts.
+    pub fn lasts(&self, now: Instant) -> bool {
+        self.not_before.get().is_some_and(|until| now < until)
     }
 
     /// Notes how a start went.

@@ -1,5 +1,6 @@
 //! Clients of 2026-07-28 before targets of their own revision and of the revisions with sessions.
 
+mod children;
 mod crowd;
 mod questions;
 mod sessions;

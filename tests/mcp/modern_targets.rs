@@ -403,7 +403,7 @@ pub fn child(name: &str, mode: &str, only: &str) -> (Value, Folder, std::path::P
 }
 
 /// What the children noted: process, method, message.
-fn noted(log: &std::path::Path) -> Vec<(String, String, Value)> {
+pub fn noted(log: &std::path::Path) -> Vec<(String, String, Value)> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let parts = text.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ' ');
@@ -414,7 +414,7 @@ fn noted(log: &std::path::Path) -> Vec<(String, String, Value)> {
 }
 
 /// What was asked, process by process.
-fn asked(log: &std::path::Path) -> Vec<Vec<String>> {
+pub fn asked(log: &std::path::Path) -> Vec<Vec<String>> {
     let mut processes: Vec<(String, Vec<String>)> = Vec::new();
     for (process, method, _) in noted(log) {
         match processes.iter_mut().find(|(known, _)| *known == process) {
@@ -433,7 +433,7 @@ fn children_of_the_newest_revision_serve_every_client() {
         let client = McpClient::open(address);
         let tools = client.result("tools/list", json!({}))["tools"].clone();
         assert_eq!(tools[0]["name"], "new__work", "{mode}");
-        assert_eq!(tools[0]["inputSchema"], json!({ "properties": { "a": { "type": "number" } } }), "{mode}");
+        assert_eq!(tools[0]["inputSchema"], json!({ "properties": { "a": { "type": "integer" } } }), "{mode}");
         let params = json!({ "name": "new__work", "_meta": { "progressToken": "mine" } });
         let messages = client.stream(3, "tools/call", params).messages();
         assert_eq!(messages[0]["params"]["progressToken"], "mine", "{mode}");

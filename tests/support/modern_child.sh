@@ -1,6 +1,6 @@
 # A stdio server of 2026-07-28 alone. What a process is asked first decides whether it is of any use. $1: where it writes
-# what it was asked; $2: "old" for a server that knows sessions alone, "quiet" for one that tells no
-# changes.
+# what it was asked; $2: "old" for a server that knows sessions alone, "mute" for one that says nothing to what it does not
+# know, "quiet" for one that tells no changes. The tool "change" changes its tools.
 locked=
 log=$1
 only=$2
@@ -14,7 +14,7 @@ say() { printf '%s\n' "$1"; }
 result() { say "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"resultType\":\"complete\",$1}}"; }
 error() { say "{\"jsonrpc\":\"2.0\",\"id\":$id,\"error\":{\"code\":$1,\"message\":\"no\"}}"; }
 while read -r line; do
-  id=$(printf '%s' "$line" | sed -n 's/^.*"id":\([0-9][0-9]*\),"method".*$/\1/p')
+  id=$(printf '%s' "$line" | sed -n 's/^.*"id":\([0-9][0-9]*\),"\(method\|jsonrpc\)".*$/\1/p')
   method=$(printf '%s' "$line" | sed -n 's/^.*"method":"\([^"]*\)".*$/\1/p')
   echo "$$ $method $line" >>"$log"
   if [ -n "$locked" ] && [ -n "$id" ]; then
@@ -22,7 +22,8 @@ while read -r line; do
     continue
   fi
   case $only:$method in
-  old:initialize)
+  mute:server/discover) ;;
+  old:initialize | mute:initialize)
     say "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{}},\"serverInfo\":{\"name\":\"old\",\"version\":\"1\"}}}"
     ;;
   old:server/discover | :initialize)
@@ -33,15 +34,22 @@ while read -r line; do
     result '"supportedVersions":["2026-07-28"],"capabilities":{'"$changes"',"logging":{}},"ttlMs":0,"cacheScope":"public"'
     ;;
   :subscriptions/listen)
+    listening=$id
     say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{\"notifications\":{\"toolsListChanged\":true,\"resourceSubscriptions\":[\"memo:x\"]},\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":$id}}}"
     ;;
   *:tools/list)
-    result '"tools":[{"name":"work","inputSchema":{"properties":{"a":{"type":"number","x-mcp-header":"A"}}}}],"ttlMs":0,"cacheScope":"public"'
+    result '"tools":[{"name":"work","inputSchema":{"properties":{"a":{"type":"integer","x-mcp-header":"A"}}}}],"ttlMs":0,"cacheScope":"public"'
     ;;
   *:tools/call)
     case $line in
     *'"name":"wait"'*) ;;
-    *'"name":"ask"'*'"inputResponses":{"who":{"action":"accept"}}'*'"requestState":"s"'*) result '"content":[{"type":"text","text":"accepted"}]' ;;
+    *'"name":"change"'*)
+      [ -n "$listening" ] && say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":$listening}}}"
+      result '"content":[{"type":"text","text":"changed"}]'
+      ;;
+    *'"inputResponses":{"who":{"action":"accept"}}'*'"requestState":"s"'* | *'"requestState":"s"'*'"inputResponses":{"who":{"action":"accept"}}'*)
+      result '"content":[{"type":"text","text":"accepted"}]'
+      ;;
     *'"name":"ask"'*)
       say "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"resultType\":\"input_required\",\"requestState\":\"s\",\"inputRequests\":{\"who\":{\"method\":\"elicitation/create\",\"params\":{\"message\":\"m\",\"requestedSchema\":{\"type\":\"object\",\"properties\":{}}}}}}}"
       ;;

@@ -90,7 +90,7 @@ impl Lines {
                 Some(call) => tracing::info!(
                     target = self.target,
                     pid = self.pid,
-                    session = format_args!("{:016x}", call.session),
+                    session = call.session.map(|session| tracing::field::display(format!("{session:016x}"))),
                     id = %String::from_utf8_lossy(&call.id),
                     method = call.method,
                     "stderr: {text}"

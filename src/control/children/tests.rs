@@ -349,7 +349,7 @@ fn standard_error_names_the_only_call() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let mark = |session| Some(CallMark { session, id: b"\"a\""[..].into(), method: "tools/call" });
+        let mark = |session| Some(CallMark { session: Some(session), id: b"\"a\""[..].into(), method: "tools/call" });
         assert!(!say("before").await.contains("session="));
         board.works_on(mark(0xabc));
         let line = say("alone").await;

@@ -251,7 +251,7 @@ pub async fn exchange(
         let repeatable = !matches!(method, Method::ToolsCall | Method::Other | Method::Tasks);
         let answer = match (&open.transport, message.upstream_id) {
             (Transport::Stdio(port), Some(upstream_id)) => {
-                let mark = CallMark { session: session.serial, id: id.clone(), method: method.label() };
+                let mark = CallMark { session: Some(session.serial), id: id.clone(), method: method.label() };
                 let asked =
                     upstream::ask_child(port, upstream_id, upstream::join(message.parts.0), deadline, Some(mark));
                 match asked {

@@ -21,7 +21,7 @@ use super::hub::Hub;
 use super::leg::{self, Opened};
 use super::modern_leg::child::Greeting;
 use super::upstream::{Answer, ask_child};
-use super::{SCAN_LIMITS, inbound, mcp_fault, modern_leg};
+use super::{SCAN_LIMITS, callers, inbound, mcp_fault, modern_leg};
 use crate::backend::mcp::{Protocol, StdioTarget};
 use crate::fault::{Fault, Kind};
 use crate::limits::{CHILD_QUEUE, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
@@ -46,12 +46,18 @@ pub async fn negotiate(
 ) -> Result<Opened, Fault> {
     let backend = shard.mcp_backend(&session.backend).ok_or_else(mcp_fault::session_unknown)?;
     let known = backend.eras.of(&leg.target);
-    let child = if target.shared {
+    let callers = match session.is_internal() && session.prefers_modern.get() && !target.shared {
+        true => callers::child(shard, &backend, &leg.target, target, session.caller, deadline).await?,
+        false => None,
+    };
+    let child = if let Some(child) = callers {
+        child
+    } else if target.shared {
         shared(shard, &session.backend, &leg.target.name, target, deadline).await?
     } else {
         let client = Client::of_initialize(&session.initialize_params, session.revision);
         let params = leg::initialize_params(session, leg.target.protocol);
-        let (protocol, first) = (leg.target.protocol, Era::first(session));
+        let (protocol, first) = (leg.target.protocol, Era::Legacy);
         let greeting = Greeting { known: &known, protocol, first, params: &params, client: &client };
         modern_leg::child::start(shard, &leg.target.name, target, greeting, deadline).await?
     };
@@ -67,7 +73,7 @@ pub async fn negotiate(
 }
 
 /// The shared child, from this shard or from its owner.
-async fn shared(
+pub async fn shared(
     shard: &Rc<Shard>,
     backend: &str,
     name: &str,
@@ -138,13 +144,25 @@ async fn start_shared(
     Ok(child)
 }
 
+/// Starts a child for one session, or for all where the target says so.
 pub async fn start(shard: &Rc<Shard>, name: &str, target: &StdioTarget, deadline: Instant) -> Result<ChildPort, Fault> {
+    let spawned = spawn(shard, name, target, deadline).await?;
+    connect(shard, spawned, target)
+}
+
+/// A process of its own, or a spare one.
+pub async fn spawn(
+    shard: &Rc<Shard>,
+    name: &str,
+    target: &StdioTarget,
+    deadline: Instant,
+) -> Result<SpawnedChild, Fault> {
     let (reply, spawned) = channel::bounded(1);
     let ask = ToControl::Spawn { target: name.to_owned(), spec: target.clone(), reply };
     shard.control.try_send(ask).map_err(|_| mcp_fault::overloaded())?;
     let left = deadline.saturating_duration_since(runtime::now());
     match runtime::timeout(left, spawned.recv()).await {
-        Ok(Some(Ok(child))) => connect(shard, child, target),
+        Ok(Some(Ok(child))) => Ok(child),
         Ok(Some(Err(reason))) => Err(Fault::new(Kind::UpstreamUnreachable, "target could not be started").with(reason)),
         Ok(None) | Err(_) => Err(mcp_fault::timeout()),
     }
@@ -193,15 +211,15 @@ pub fn attach(shard: &Rc<Shard>, session: &Rc<Session>, id: LegId, port: &ChildP
     Ok(())
 }
 
-/// Puts the pumps of a fresh child on this shard, and somebody who looks after it.
-fn connect(shard: &Rc<Shard>, child: SpawnedChild, target: &StdioTarget) -> Result<ChildPort, Fault> {
+/// Puts the pumps of a fresh child on this shard, and somebody who looks after it in the way that `target` says.
+pub fn connect(shard: &Rc<Shard>, child: SpawnedChild, target: &StdioTarget) -> Result<ChildPort, Fault> {
     let failed = |error| mcp_fault::internal("child's socket").with(error);
     // A descriptor of its own for whoever ends the child: the pumps close theirs when they like.
     let input = child.io.try_clone().map_err(failed)?;
     let (reader, writer) = Stream::from_fd(child.io).map_err(failed)?.into_split();
     let (commands, inbox) = channel::bounded(CHILD_QUEUE);
     let (stop, stopped) = channel::bounded(1);
-    let port = ChildPort::new(commands.clone(), stop).with_board(child.board);
+    let port = ChildPort::new(commands.clone(), stop).with_board(child.board).shared(target.shared);
     let notes = Notes::new(target.idle_after.is_some());
     let link = Rc::new(RefCell::new(Link::new(&child.target, target.shared, commands, notes, port.board.clone())));
     let ended = Rc::new(Event::new());

@@ -85,21 +85,27 @@ pub fn leave(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) {
     farewell(shard, session, leg).into_iter().for_each(runtime::spawn);
 }
 
+/// Ends a target's session that was opened for nobody.
+pub fn leave_unused(shard: &Rc<Shard>, leg: &Rc<Leg>) {
+    part(shard, None, leg).into_iter().for_each(runtime::spawn);
+}
+
 /// Ends one leg; gives what its target must be told.
 fn farewell(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) -> Option<Farewell> {
     hub::unfollow(shard, session, leg.id);
+    part(shard, Some(session), leg)
+}
+
+fn part(shard: &Rc<Shard>, session: Option<&Rc<Session>>, leg: &Rc<Leg>) -> Option<Farewell> {
     let state = std::mem::replace(&mut *leg.state.borrow_mut(), LegState::Closed);
     leg.settled.notify_all();
     leg.abort_follower();
     let LegState::Open(open) = state else { return None };
     match &open.transport {
-        Transport::Stdio(port) => {
-            let shared = matches!(&leg.target.kind, TargetKind::Stdio(stdio) if stdio.shared);
-            match shared {
-                true => drop(port.commands.try_send(ChildCommand::Detach { session: session.serial })),
-                false => port.stop(),
-            }
-        }
+        Transport::Stdio(port) => match session.filter(|_| port.shared) {
+            Some(session) => drop(port.commands.try_send(ChildCommand::Detach { session: session.serial })),
+            None => port.stop(),
+        },
         Transport::Http { session: None, .. } => {}
         Transport::Http { .. } => {
             let (shard, leg) = (shard.clone(), leg.clone());

@@ -3,18 +3,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentlane_runtime as runtime;
+use agentlane_runtime::local::oneshot;
 use agentlane_wire::json;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::upstream::Answer;
-use super::{SCAN_LIMITS, leg, mcp_fault, modern_leg, upstream};
+use super::{SCAN_LIMITS, callers, leg, mcp_fault, modern_leg, upstream};
 use crate::backend::mcp::{HttpTarget, Protocol, Target, TargetKind};
 use crate::fault::{Fault, Kind};
+use crate::limits::{PROBE_ALONE, PROBE_GRACE};
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::envelope::{self, Client, Wrapping};
 use crate::protocol::mcp::modern::results::{self, Discovered};
@@ -70,7 +75,7 @@ pub struct ModernTarget {
     /// The `result` of `server/discover` as it was sent.
     pub raw: Bytes,
     pub offers: Offers,
-    /// Everything of a POST's head that is the same each time, up to the mirrored headers.
+    /// Everything of a POST's head that is the same each time, up to the mirrored headers; nothing for a child.
     pub post_head: Bytes,
     pub tools: Rc<RefCell<Tools>>,
     until: Instant,
@@ -123,6 +128,33 @@ impl Known {
         self.discovered.take();
     }
 
+    /// The same of a child: what it is changes with its program alone, and to ask costs a process.
+    pub fn is_no_modern_child(&self) {
+        self.not_modern.set(Some(runtime::now() + TRUSTED));
+        self.discovered.take();
+    }
+
+    /// Whether it was found not to know 2026-07-28, and that still counts.
+    pub fn is_known_legacy(&self) -> bool {
+        self.not_modern.get().is_some_and(|until| runtime::now() < until)
+    }
+
+    /// Takes what `server/discover` said for what the target is; `None`: that was no such result.
+    pub fn learn(&self, raw: Bytes, post_head: Bytes) -> Option<Rc<ModernTarget>> {
+        let discovered = Discovered::read(&raw)?;
+        self.not_modern.set(None);
+        let modern = Rc::new(ModernTarget {
+            offers: leg::offers_of(discovered.result()),
+            until: runtime::now() + discovered.ttl().clamp(DISCOVERED_MIN, TRUSTED),
+            discovered,
+            raw,
+            post_head,
+            tools: self.tools(),
+        });
+        self.discovered.replace(Some(modern.clone()));
+        Some(modern)
+    }
+
     /// What it was taken for it is no more: the next use asks again.
     pub fn forget(&self) {
         self.not_legacy.set(None);
@@ -134,39 +166,47 @@ impl Known {
         self.tools.clone()
     }
 
-    fn fresh(&self) -> Option<Rc<ModernTarget>> {
+    pub fn fresh(&self) -> Option<Rc<ModernTarget>> {
         let now = runtime::now();
         self.discovered.borrow().as_ref().filter(|target| now < target.until).cloned()
     }
 }
 
-/// The target at a place, if it is reached by HTTP and speaks 2026-07-28. A fault when it cannot be told now.
+/// The target at a place, if it speaks 2026-07-28. A fault when it cannot be told now. `caller`: whose child is asked,
+/// where it is one.
 pub async fn modern_target(
     shard: &Rc<Shard>,
     backend: &BackendState,
     index: usize,
+    caller: Caller,
 ) -> Result<Option<Rc<ModernTarget>>, Fault> {
     let Some(target) = backend.config.targets.get(index) else { return Ok(None) };
-    let TargetKind::Http(http) = &target.kind else { return Ok(None) };
     if matches!(target.protocol, Protocol::Legacy(_)) {
         return Ok(None);
+    }
+    match &target.kind {
+        TargetKind::Http(_) => {}
+        TargetKind::Stdio(stdio) => return callers::modern_target(shard, backend, target, stdio, caller).await,
+        TargetKind::Sse(_) => return Ok(None),
     }
     let known = backend.eras.of(target);
     if let Some(modern) = known.fresh() {
         return Ok(Some(modern));
     }
     let deadline = runtime::now() + backend.config.deadline;
-    match Box::pin(modern(shard, &known, http, deadline)).await? {
+    match Box::pin(modern(shard, &known, target, false, deadline)).await? {
         None if target.protocol == Protocol::Modern => Err(not_modern()),
         modern => Ok(modern),
     }
 }
 
-/// Asks a target for 2026-07-28, unless that was done lately. `None`: it does not speak it.
+/// Asks a target on the network for 2026-07-28, unless that was done lately. `None`: it does not speak it. `refused`: it has
+/// just refused a session.
 pub async fn modern(
     shard: &Rc<Shard>,
     known: &Known,
-    target: &HttpTarget,
+    target: &Arc<Target>,
+    refused: bool,
     deadline: Instant,
 ) -> Result<Option<Rc<ModernTarget>>, Fault> {
     let left = deadline.saturating_duration_since(runtime::now());
@@ -174,30 +214,73 @@ pub async fn modern(
     if let Some(modern) = known.fresh() {
         return Ok(Some(modern));
     }
-    if known.not_modern.get().is_some_and(|until| runtime::now() < until) {
+    if known.is_known_legacy() {
         return Ok(None);
     }
-    let post_head = leg::post_head(target, None, Some(VERSION));
-    let Some(raw) = discover(shard, target, &post_head, deadline).await? else {
+    let ask = {
+        let (shard, target) = (shard.clone(), target.clone());
+        async move {
+            let TargetKind::Http(http) = &target.kind else { return Ok(None) };
+            let post_head = leg::post_head(http, None, Some(VERSION));
+            let raw = discover(&shard, http, &post_head, deadline).await?;
+            Ok(raw.map(|raw| (raw, post_head)))
+        }
+    };
+    let found = match refused || target.protocol == Protocol::Modern {
+        true => ask.await?,
+        false => {
+            let (shard, target) = (shard.clone(), target.clone());
+            probe(ask, async move { leg::has_sessions(&shard, &target, deadline).await }, deadline).await?
+        }
+    };
+    let modern = found.and_then(|(raw, post_head)| known.learn(raw, post_head));
+    if modern.is_none() {
         known.is_not_modern();
-        return Ok(None);
-    };
-    let Some(discovered) = Discovered::read(&raw) else {
-        known.is_not_modern();
-        return Ok(None);
-    };
-    known.not_modern.set(None);
-    let modern = ModernTarget {
-        offers: leg::offers_of(discovered.result()),
-        until: runtime::now() + discovered.ttl().clamp(DISCOVERED_MIN, TRUSTED),
-        discovered,
-        raw,
-        post_head,
-        tools: known.tools(),
-    };
-    let modern = Rc::new(modern);
-    known.discovered.replace(Some(modern.clone()));
-    Ok(Some(modern))
+    }
+    Ok(modern)
+}
+
+/// Asks a target for 2026-07-28, and whether it has sessions if it does not answer that soon: some servers say nothing to a
+/// request that they do not know. Both go on by themselves when they are not waited for any more.
+pub async fn probe<T: 'static>(
+    ask: impl Future<Output = Result<Option<T>, Fault>> + 'static,
+    has_sessions: impl Future<Output = bool> + 'static,
+    deadline: Instant,
+) -> Result<Option<T>, Fault> {
+    let mut ask = pin!(task(ask));
+    let part = deadline.saturating_duration_since(runtime::now()) / 4;
+    let silent = || Err(mcp_fault::timeout());
+    match runtime::timeout(PROBE_ALONE.min(part), ask.as_mut()).await {
+        Ok(Some(Err(fault))) if fault.kind != Kind::UpstreamUnreachable => {
+            // It broke over it. That says something if it has sessions.
+            return if has_sessions.await { Ok(None) } else { Err(fault) };
+        }
+        Ok(outcome) => return outcome.unwrap_or_else(silent),
+        Err(_) => {}
+    }
+    let mut other = pin!(task(has_sessions));
+    match runtime::race(ask.as_mut(), other.as_mut()).await {
+        runtime::Either::Left(Some(Err(fault))) => {
+            if other.await == Some(true) {
+                Ok(None)
+            } else {
+                Err(fault)
+            }
+        }
+        runtime::Either::Left(outcome) => outcome.unwrap_or_else(silent),
+        runtime::Either::Right(Some(true)) => match runtime::timeout(PROBE_GRACE.min(part), ask).await {
+            Ok(Some(Ok(found))) => Ok(found),
+            _ => Ok(None),
+        },
+        runtime::Either::Right(_) => ask.await.unwrap_or_else(silent),
+    }
+}
+
+/// Lets work go on that must not be dropped half way.
+fn task<T: 'static>(work: impl Future<Output = T> + 'static) -> oneshot::Receiver<T> {
+    let (sender, outcome) = oneshot::channel();
+    runtime::spawn(async move { drop(sender.send(work.await)) });
+    outcome
 }
 
 /// The result of `server/discover`; `None` from a server that does not know it, or not in this version.

@@ -2,6 +2,7 @@
 //! when the target forgot us; not too often when it is down.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ use simd_json::prelude::*;
 use super::era::{self, Era};
 use super::upstream::{self, Answer};
 use super::{child, mcp_fault, modern_leg, sse};
-use crate::backend::mcp::{HttpTarget, Protocol, TargetKind};
+use crate::backend::mcp::{HttpTarget, Protocol, Target, TargetKind};
 use crate::fault::{Fault, Kind};
+use crate::protocol::mcp::modern::envelope::Client;
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::{error, merge, tasks};
 use crate::session::{Leg, LegId, LegState, Offers, OpenLeg, Session, Transport};
@@ -238,7 +240,7 @@ async fn open_http(
                     fault
                 }
             },
-            Era::Modern => match Box::pin(era::modern(shard, &known, target, deadline)).await {
+            Era::Modern => match Box::pin(era::modern(shard, &known, &leg.target, refused.is_some(), deadline)).await {
                 Ok(Some(modern)) => {
                     known.is_modern(refused.is_some());
                     return Ok(modern_leg::open(session, leg, &modern));
@@ -284,9 +286,34 @@ async fn negotiate_http(
     if let Some(opened) = sse::known(shard, session, leg, target, deadline).await {
         return opened.map_err(Failure::Outage);
     }
-    let head = post_head(target, None, None);
     let params = initialize_params(session, protocol);
-    let message = error::request(shard.call_id(), "initialize", Some(&params));
+    initialize_http(shard, target, &params, deadline).await
+}
+
+/// Whether a target opens a session, which ends at once.
+pub async fn has_sessions(shard: &Rc<Shard>, target: &Arc<Target>, deadline: Instant) -> bool {
+    let TargetKind::Http(http) = &target.kind else { return false };
+    let client = Client::gateway();
+    let params = error::initialize_params(Revision::NEWEST, &client.capabilities, client.info.as_deref());
+    match initialize_http(shard, http, &params, deadline).await {
+        Ok(opened) => {
+            let leg = Leg::new(0, target.clone());
+            *leg.state.borrow_mut() = LegState::Open(opened.leg);
+            super::close::leave_unused(shard, &leg);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+async fn initialize_http(
+    shard: &Rc<Shard>,
+    target: &HttpTarget,
+    params: &[u8],
+    deadline: Instant,
+) -> Result<Opened, Failure> {
+    let head = post_head(target, None, None);
+    let message = error::request(shard.call_id(), "initialize", Some(params));
     let http = upstream::post(shard, &target.endpoint, &head, &[], message, true, Some(deadline)).await?;
     let upstream_session = http.head.headers.get("mcp-session-id").map(Bytes::copy_from_slice);
     let mut answer = Answer::of(http, Some(deadline)).await?;

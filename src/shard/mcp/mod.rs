@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod call;
+pub mod callers;
 pub mod child;
 pub mod close;
 pub mod conversation;

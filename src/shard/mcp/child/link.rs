@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::tend::Notes;
 use crate::limits::CHILD_WAITING_TIDY;
 use crate::protocol::mcp::error;
+use crate::protocol::mcp::modern::META_LOG_LEVEL;
 use crate::session::ChildCommand;
 use crate::session::board::{Board, CallMark};
 use crate::shard::mcp::SCAN_LIMITS;
@@ -36,6 +37,8 @@ struct Waiting {
     id: u64,
     reply: Sender<Bytes>,
     mark: Option<CallMark>,
+    /// It asks for log messages, as requests of 2026-07-28 do.
+    logs: bool,
 }
 
 impl Link {
@@ -81,7 +84,8 @@ impl Link {
                 if self.waiting.len() >= CHILD_WAITING_TIDY {
                     self.waiting.retain(|waiting| !waiting.reply.is_closed());
                 }
-                self.waiting.push(Waiting { id, reply, mark });
+                let logs = self.shared && memchr::memmem::find(&message, META_LOG_LEVEL.as_bytes()).is_some();
+                self.waiting.push(Waiting { id, reply, mark, logs });
                 self.show(None);
                 return Some(message);
             }
@@ -218,13 +222,14 @@ fn ends_listen(link: &mut Link, envelope: &json::Envelope, message: &Bytes) -> b
     link.listens.len() < before
 }
 
-/// A shared child: changes concern everybody, log messages only whoever alone is being served.
+/// A shared child: changes concern everybody, log messages only whoever alone is being served, or alone asked for them.
 fn shared_notification(link: &Link, envelope: &json::Envelope, message: &Bytes) -> Place {
     if !envelope.method_is(message, "notifications/message") {
         return Place::Everybody(link.attached.iter().map(|(_, events)| events.clone()).collect());
     }
-    match link.waiting.as_slice() {
-        [only] => Place::Reply(only.reply.clone()),
+    let mut asked = link.waiting.iter().filter(|waiting| waiting.logs);
+    match (asked.next(), asked.next(), link.waiting.as_slice()) {
+        (Some(only), None, _) | (None, None, [only]) => Place::Reply(only.reply.clone()),
         _ => Place::Nobody,
     }
 }
@@ -258,7 +263,7 @@ mod tests {
     use super::*;
 
     fn mark(session: u64) -> Option<CallMark> {
-        Some(CallMark { session, id: Bytes::from_static(b"1"), method: "tools/call" })
+        Some(CallMark { session: Some(session), id: Bytes::from_static(b"1"), method: "tools/call" })
     }
 
     /// Sends a request over the link; whoever waits for it is given back.
@@ -272,6 +277,27 @@ mod tests {
     fn answer(link: &mut Link, id: u64) {
         let answer = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
         assert!(matches!(place(link, &answer), Place::Reply(_)));
+    }
+
+    #[test]
+    fn a_log_message_is_whose_alone_asked_for_it() {
+        let (commands, _inbox) = channel::bounded(1);
+        let mut link = Link::new("one", true, commands, Notes::default(), Arc::default());
+        let said = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#);
+        let mut ask = |id: u64, logs: bool| {
+            let (reply, answers) = channel::bounded(1);
+            let meta = if logs { format!(r#""{META_LOG_LEVEL}":"info""#) } else { String::new() };
+            let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m","params":{{"_meta":{{{meta}}}}}}}"#);
+            link.note(ChildCommand::Request { id, message: message.into(), reply, mark: None });
+            let place = place(&mut link, &said);
+            (answers, if let Place::Reply(to) = place { to.try_send(said.clone()).is_ok() } else { false })
+        };
+        let (first, told) = ask(1, false);
+        assert!(told && first.try_recv().is_some(), "it is the only one");
+        let (second, told) = ask(2, true);
+        assert!(told && second.try_recv().is_some(), "it alone asked");
+        let (third, told) = ask(3, true);
+        assert!(!told && third.try_recv().is_none(), "either could be meant");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use agentlane_wire::json::{self, Envelope, MessageKind, Splice};
 use bytes::Bytes;
 
 use super::lease::{self, Lease};
-use super::{Request, discover, park};
+use super::{Request, discover, parameters, park};
 use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
 use crate::limits::{COLLECT_TIME, FAREWELL_DEADLINE, KEEP_ALIVE_EVERY, RELAY_QUEUE};
@@ -22,7 +22,6 @@ use crate::protocol::mcp::content::Edits;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::{ListKind, LogLevel, Method};
 use crate::protocol::mcp::modern::answer::{self, Hints};
-use crate::protocol::mcp::modern::headers::PARAM_PREFIX;
 use crate::protocol::mcp::modern::questions::Asked;
 use crate::protocol::mcp::modern::request::{Refusal, into_legacy};
 use crate::protocol::mcp::streams::{Claim, Next, STANDALONE};
@@ -123,23 +122,9 @@ impl Spec {
     /// Whether the headers that repeat arguments say the same, as far as the tool's schema has been seen: a target with
     /// sessions does not look at them.
     fn check_parameters(&self, request: &Request<'_>) -> Result<(), Fault> {
-        let (Method::ToolsCall, Some(target), Some(name)) = (self.method, self.target(), self.envelope.name) else {
-            return Ok(());
-        };
-        let Ok(name) = json::string(&self.body, name) else { return Ok(()) };
+        let (Method::ToolsCall, Some(target)) = (self.method, self.target()) else { return Ok(()) };
         let tools = self.backend.eras.of(target).tools();
-        let tools = tools.borrow();
-        let headers = request.incoming.headers;
-        let agrees = tools.get(&name).is_none_or(|tool| {
-            tool.annotated.iter().all(|one| {
-                let header = headers.get(&[PARAM_PREFIX, &one.header].concat());
-                one.agrees(header, &self.body, self.envelope.arguments)
-            })
-        });
-        match agrees {
-            true => Ok(()),
-            false => Err(Fault::new(Kind::HeaderMismatch, "an mcp-param header differs from the body")),
-        }
+        parameters::check(&tools.borrow(), request.incoming.headers, &self.body, &self.envelope)
     }
 
     /// Remembers what the target's tools want to have repeated.

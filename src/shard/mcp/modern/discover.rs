@@ -55,7 +55,8 @@ pub fn server_info(backend: &BackendState, index: usize) -> Bytes {
 pub async fn result(request: &Request<'_>) -> Result<Bytes, Fault> {
     let backend = request.incoming.backend;
     let targets = &backend.config.targets;
-    let outcomes = runtime::join_all((0..targets.len()).map(|index| one(request.shard(), backend, index))).await;
+    let outcomes =
+        runtime::join_all((0..targets.len()).map(|index| one(request.shard(), backend, index, request.caller))).await;
     let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
     let all_failed = outcomes.iter().all(Result::is_err);
     if let Some(fault) = failed
@@ -71,8 +72,8 @@ pub async fn result(request: &Request<'_>) -> Result<Bytes, Fault> {
 }
 
 /// What one target says of itself.
-async fn one(shard: &Rc<Shard>, backend: &Rc<BackendState>, index: usize) -> Result<OwnedValue, Fault> {
-    let text = match era::modern_target(shard, backend, index).await? {
+async fn one(shard: &Rc<Shard>, backend: &Rc<BackendState>, index: usize, caller: Caller) -> Result<OwnedValue, Fault> {
+    let text = match era::modern_target(shard, backend, index, caller).await? {
         Some(modern) => modern.raw.clone(),
         None => introduction(shard, backend, index).await?,
     };

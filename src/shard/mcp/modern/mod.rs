@@ -6,6 +6,7 @@
 pub mod bridge;
 mod discover;
 pub mod lease;
+mod parameters;
 pub mod park;
 pub mod straight;
 
@@ -140,7 +141,7 @@ impl Request<'_> {
         let Incoming { shard, backend, .. } = self.incoming;
         if backend.config.is_identity()
             && hub::asks_for_more(&self.body, &self.envelope)
-            && era::modern_target(shard, backend, 0).await?.is_some()
+            && era::modern_target(shard, backend, 0, self.caller).await?.is_some()
         {
             // What extensions tell is between the client and the target.
             return self.call(responder, record).await;
@@ -187,7 +188,7 @@ impl Request<'_> {
         if wrapped.as_ref().is_some_and(|(name, _)| *name != target.name) {
             return Err(stale().into());
         }
-        if let Some(modern) = era::modern_target(self.shard(), backend, route.index).await? {
+        if let Some(modern) = era::modern_target(self.shard(), backend, route.index, self.caller).await? {
             let state = wrapped.map(|(_, state)| state);
             match straight::call(self, target, &modern, &route, state.as_deref(), responder).await? {
                 Upstream::Served => return Ok(()),
@@ -245,7 +246,7 @@ impl Request<'_> {
             self.envelope.meta_client_capabilities.and_then(|all| json::get_path(&self.body, all, &path).ok()?);
         let mut offered = false;
         for index in 0..backend.config.targets.len() {
-            let modern = era::modern_target(self.shard(), backend, index).await.ok().flatten();
+            let modern = era::modern_target(self.shard(), backend, index, self.caller).await.ok().flatten();
             offered |= modern.is_some_and(|modern| modern.offers.task_extension);
         }
         match (offered, declared) {
@@ -335,6 +336,7 @@ pub async fn sweep(shard: Rc<Shard>) {
         let now = runtime::now();
         park::sweep(&shard, now);
         lease::sweep(&shard, now);
+        shard.callers.sweep(now);
     }
 }
 

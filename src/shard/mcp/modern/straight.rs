@@ -1,6 +1,8 @@
 //! A request of a client of 2026-07-28 at a target of the same revision: no session, and nothing changed but names, what
 //! they are mirrored in, and the target's `requestState`, which is sealed for the caller on its way out.
 
+mod child;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
@@ -64,6 +66,9 @@ pub async fn call(
     state: Option<&str>,
     responder: &mut Responder<'_>,
 ) -> Result<Upstream, Refusal> {
+    if let TargetKind::Stdio(stdio) = &target.kind {
+        return Box::pin(child::call(request, target, stdio, modern, route, state, responder)).await;
+    }
     let socket = Cell::new(None);
     let exchange = exchange(request, target, modern, route, state, &socket, responder.is_direct());
     let Some(got) = watched(exchange, &socket, responder).await else { return Ok(Upstream::Served) };

@@ -66,7 +66,7 @@ pub async fn start(
         };
         port.stop();
         if era == Era::Modern {
-            known.is_not_modern();
+            known.is_no_modern_child();
         }
         refused.get_or_insert(refusal);
     }
@@ -74,7 +74,7 @@ pub async fn start(
 }
 
 /// The result, or why the child refused. A fault where it said nothing.
-async fn legacy(
+pub async fn legacy(
     shard: &Rc<Shard>,
     port: &ChildPort,
     params: &[u8],
@@ -88,7 +88,8 @@ async fn legacy(
     })
 }
 
-async fn modern(
+/// The same of `server/discover`.
+pub async fn modern(
     shard: &Rc<Shard>,
     port: &ChildPort,
     client: &Client,

@@ -361,7 +361,8 @@ async fn start(call: &mut Call, asked: &Asked) -> Result<Answer, Fault> {
             .await
         }
         Transport::Stdio(port) => {
-            let mark = CallMark { session: call.session.serial, id: call.id.clone(), method: call.method.label() };
+            let mark =
+                CallMark { session: Some(call.session.serial), id: call.id.clone(), method: call.method.label() };
             upstream::ask_child(port, number, message, call.deadline, Some(mark))
         }
     }

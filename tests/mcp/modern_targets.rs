@@ -464,6 +464,29 @@ fn children_of_the_newest_revision_serve_every_client() {
 }
 
 #[test]
+fn a_session_hears_what_its_own_child_changes() {
+    for mode in ["perSession", "shared"] {
+        let (target, _folder, log) = child("new", mode, "");
+        let (gateway, address) = gateway(json!({ "targets": [target] }));
+        let client = McpClient::open(address);
+        let mut stream = client.listen(None);
+        eventually("its child is listened to", || {
+            asked(&log).iter().flatten().any(|method| method == "subscriptions/listen")
+        });
+        for _ in 0..2 {
+            assert_eq!(client.call("change", json!({})), "changed", "{mode}");
+            let told = stream.message().expect("a change");
+            assert_eq!(told["method"], "notifications/tools/list_changed", "{mode}: {told}");
+        }
+        assert_eq!(crate::support::children_of(gateway.pid()).len(), 1, "{mode}");
+        assert_eq!(client.end().status, 200);
+        if mode == "perSession" {
+            eventually("it ends with its session", || crate::support::children_of(gateway.pid()).is_empty());
+        }
+    }
+}
+
+#[test]
 fn cancelled_calls_of_children_are_told_by_their_ids() {
     let (target, _folder, log) = child("new", "perSession", "");
     let (_gateway, address) = federation(vec![target, crate::notes("notes")]);

@@ -1,6 +1,7 @@
 //! Who hears of changes: the listens of modern clients, and sessions whose targets are modern. Per backend and caller there
 //! is one [`Circle`]: a conversation of the gateway's own with the targets, and per target one [`Feed`] that all listeners
-//! share. It opens with the first listener and closes some seconds after the last.
+//! share. It opens with the first listener and closes some seconds after the last. Where a target is a process of one
+//! session's own, that session's listening is a circle by itself.
 
 mod feed;
 mod legacy;
@@ -42,6 +43,8 @@ pub struct Hub {
     circles: RefCell<HashMap<Key, Rc<Circle>>>,
     /// The same by the serial of their conversation.
     by_serial: RefCell<HashMap<u64, Rc<Circle>>>,
+    /// Circles of one session each, by its serial.
+    by_session: RefCell<HashMap<u64, Rc<Circle>>>,
     /// How many listens each caller has.
     listens: RefCell<HashMap<Caller, usize>>,
     /// Where sessions hear: by their serial and leg.
@@ -54,7 +57,7 @@ pub struct Hub {
 /// One caller's listeners at one backend.
 pub struct Circle {
     key: Key,
-    /// The gateway's own conversation with the targets, in which they are listened to.
+    /// The gateway's own conversation with the targets, in which they are listened to; or a client's.
     session: Rc<Session>,
     feeds: RefCell<BTreeMap<LegId, Rc<Feed>>>,
     /// Listens that hold it beside its feeds.
@@ -109,17 +112,17 @@ impl Hub {
         // No capabilities: nobody could say which listener a target's request is for.
         let session = open::internal(shard, backend, caller, b"{}", None)?;
         session.prefers_modern.set(true);
-        let circle = Rc::new(Circle {
-            key: key.clone(),
-            session,
-            feeds: RefCell::default(),
-            listens: Cell::new(0),
-            generation: Cell::new(0),
-            changed: Notify::new(),
-        });
+        let circle = Circle::new(key.clone(), session);
         shard.hub.by_serial.borrow_mut().insert(circle.session.serial, circle.clone());
         shard.hub.circles.borrow_mut().insert(key, circle.clone());
         Ok(circle)
+    }
+
+    /// The circle of a session that has processes to itself; of no more use than the session.
+    fn circle_of(shard: &Rc<Shard>, session: &Rc<Session>) -> Rc<Circle> {
+        let mut circles = shard.hub.by_session.borrow_mut();
+        let key = (session.backend.clone(), session.caller);
+        circles.entry(session.serial).or_insert_with(|| Circle::new(key, session.clone())).clone()
     }
 
     fn listener_id(&self) -> ListenerId {
@@ -183,7 +186,9 @@ impl Hub {
     /// A conversation has other targets now, or has ended. If it is one of ours, feeds of targets that are gone end, and
     /// listens look anew.
     pub fn relinked(shard: &Rc<Shard>, session: &Session) {
-        let Some(circle) = shard.hub.by_serial.borrow().get(&session.serial).cloned() else { return };
+        let own = || shard.hub.by_session.borrow().get(&session.serial).cloned();
+        let circle = shard.hub.by_serial.borrow().get(&session.serial).cloned();
+        let Some(circle) = circle.or_else(own) else { return };
         let ended = session.ended.get();
         let legs = session.leg_ids();
         let gone = |feed: &&Rc<Feed>| ended || !legs.contains(&feed.leg);
@@ -207,6 +212,10 @@ impl Hub {
 
     fn forget(shard: &Rc<Shard>, circle: &Rc<Circle>) {
         let hub = &shard.hub;
+        if !circle.session.is_internal() {
+            hub.by_session.borrow_mut().remove(&circle.session.serial);
+            return;
+        }
         hub.by_serial.borrow_mut().remove(&circle.session.serial);
         let mut circles = hub.circles.borrow_mut();
         if circles.get(&circle.key).is_some_and(|known| Rc::ptr_eq(known, circle)) {
@@ -216,6 +225,17 @@ impl Hub {
 }
 
 impl Circle {
+    fn new(key: Key, session: Rc<Session>) -> Rc<Self> {
+        Rc::new(Circle {
+            key,
+            session,
+            feeds: RefCell::default(),
+            listens: Cell::new(0),
+            generation: Cell::new(0),
+            changed: Notify::new(),
+        })
+    }
+
     /// The leg of the gateway's own conversation to the same target as another's.
     fn twin(&self, leg: &Leg) -> Option<LegId> {
         let same =
@@ -242,7 +262,9 @@ impl Circle {
     fn close_if_unused(self: &Rc<Self>, shard: &Rc<Shard>) {
         if self.feeds.borrow().is_empty() && self.listens.get() == 0 {
             Hub::forget(shard, self);
-            close::end(shard, &self.session);
+            if self.session.is_internal() {
+                close::end(shard, &self.session);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use super::feed::{Feed, Sink};
 use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::modern::listen::{Change, Filter, ListenerId, Standing, Uri, messages};
 use crate::protocol::mcp::streams::STANDALONE;
-use crate::session::{Leg, LegId, Session};
+use crate::session::{Leg, LegId, Session, Transport};
 use crate::shard::Shard;
 use crate::shard::mcp::{inbound, leg, mcp_fault};
 
@@ -56,7 +56,12 @@ fn ear(shard: &Rc<Shard>, session: &Rc<Session>, leg: &Rc<Leg>) -> Result<(Rc<Fe
     if session.is_internal() {
         return Err(mcp_fault::internal("the gateway listens for itself"));
     }
-    let circle = Hub::circle(shard, &backend, session.caller)?;
+    // What a process of the session's own does, no other process can tell.
+    let is_own = leg.open().is_some_and(|open| matches!(&open.transport, Transport::Stdio(port) if !port.shared));
+    let circle = match is_own {
+        true => Hub::circle_of(shard, session),
+        false => Hub::circle(shard, &backend, session.caller)?,
+    };
     let own = circle.twin(leg).ok_or_else(|| mcp_fault::internal("no such target"))?;
     let feed = circle.feed(shard, own);
     let id = shard.hub.listener_id();

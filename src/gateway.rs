@@ -3,6 +3,7 @@
 pub mod connect;
 mod lines;
 mod logs;
+pub mod survey;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use agentlane_runtime::channel::{self, Receiver, Sender};
 use agentlane_runtime::{RuntimeChoice, ShardOptions};
 
 use crate::control::admin::Readiness;
+use crate::control::lock::Judge;
 use crate::control::source::{self, Source};
 use crate::control::{self, AdminSockets, Control};
 use crate::limits::MESH_DEPTH;
@@ -63,7 +65,9 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
     let document = loaded.document;
     let plan = Plan::of(&document, &options)?;
     let addresses = source::resolve(&document, &Default::default()).await;
+    let lock_file = control::lock::file::of(&document).map_err(Failure::Config)?;
     let mut kept = Kept::new(control::roots::of_system, plan.cpus.len());
+    kept.locks.follow(&document, lock_file.as_ref());
     let snapshot =
         compile::compile(&document, 1, &addresses, &mut kept).map_err(|error| Failure::Broken(error.to_string()))?;
     let snapshot = Arc::new(snapshot);
@@ -85,6 +89,8 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
     if let Source::Demo(demo) = &source {
         demo.introduce();
     }
+    let no_thread = |error| Failure::Unavailable(format!("no thread for the tool lock: {error}"));
+    let judge = Judge::start(registry.clone()).map_err(no_thread)?;
     let control = Control {
         source,
         files: loaded.files,
@@ -98,6 +104,7 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
         readiness: Readiness::new(),
         logs: logs.sinks(),
         admin,
+        judge,
     };
     let outcome = control.run().await.map_err(Failure::Broken);
     shards.join();

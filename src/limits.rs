@@ -126,3 +126,11 @@ pub const LISTENS_PER_CALLER_MAX: usize = 1_024;
 pub const SOURCE_URIS_MAX: usize = 4_096;
 /// Updated resources that one reader has yet to be told of; what comes above it is dropped and counted.
 pub const UPDATES_PENDING_MAX: usize = 1_024;
+/// Lists that wait to be judged by the tool lock; one more is not shown.
+pub const JUDGE_QUEUE: usize = 256;
+/// One item of a list that the tool lock looks at, in bytes; a longer one counts as unreadable.
+pub const LOCK_ITEM_BYTES_MAX: usize = 256 * 1024;
+/// What the tool lock looks at of one list, in bytes; what comes after it counts as unreadable.
+pub const LOCK_LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Texts that the tool lock remembers to have scanned, and rows of its table per target; more begin anew.
+pub const LOCK_TEXTS_MAX: usize = 16_384;

@@ -1,6 +1,7 @@
 //! Every message that may cross a core: one enum per direction. Channels are bounded, messages that someone waits for
 //! carry a deadline, and a shard that works for a peer never asks a third one.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use agentlane_wire::h1::RequestHead;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::backend::lock::TargetLock;
 use crate::backend::mcp::{McpBackend, StdioTarget};
 use crate::principal::Principal;
 use crate::protocol::mcp::cache::{Audience, Viewer};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::listing::Listing;
+use crate::protocol::mcp::lock::definition::{Hash, Kind};
 use crate::protocol::mcp::method::ListKind;
 use crate::protocol::mcp::modern::listen::List;
 use crate::request::{HeaderEdits, TlsClient};
@@ -38,6 +41,8 @@ pub enum ToShard {
     Request(Box<ForwardedRequest>),
     /// A client that the process itself brings.
     Client(Box<LocalClient>),
+    /// The process itself asks what the targets of a backend, by its place, offer.
+    Survey { backend: usize, reply: Sender<Vec<Surveyed>> },
     /// A list has changed for a caller that may listen here.
     Overheard(Overheard),
     /// A session of another shard wants the shared child that this shard owns.
@@ -157,6 +162,20 @@ pub struct LocalClient {
     pub ended: Sender<()>,
 }
 
+/// What a target offers, or why it is not known.
+pub struct Surveyed {
+    pub target: String,
+    pub outcome: Result<Vec<SurveyedItem>, String>,
+}
+
+pub struct SurveyedItem {
+    pub kind: Kind,
+    /// JSON of a listed item; of instructions, the text itself.
+    pub text: String,
+    /// Another era shows it otherwise.
+    pub variant: bool,
+}
+
 /// In the place of a message that is longer than may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
@@ -191,9 +210,40 @@ pub struct SharedChild {
     pub modern: bool,
 }
 
-/// What shards ask of control: children. Everything else goes over channels of its own kind.
+/// What shards ask of control: children, and verdicts. Everything else goes over channels of its own kind.
 pub enum ToControl {
-    Spawn { target: String, spec: StdioTarget, reply: Sender<Result<SpawnedChild, String>> },
+    Spawn(Box<SpawnRequest>),
+    /// What a target shows, to be judged before a client sees it.
+    Judge(Box<JudgeRequest>),
+}
+
+/// Asks for a child.
+pub struct SpawnRequest {
+    pub target: String,
+    pub spec: StdioTarget,
+    pub reply: Sender<Result<SpawnedChild, String>>,
+}
+
+/// Asks for verdicts. A request that cannot be served is dropped, with its reply.
+pub struct JudgeRequest {
+    pub lock: Arc<TargetLock>,
+    pub subject: Subject,
+    pub reply: Sender<Judged>,
+}
+
+/// What is judged.
+pub enum Subject {
+    List(Kind, Arc<Listing>),
+    Instructions(String),
+}
+
+/// What came of it; the verdicts themselves are in the lock.
+#[derive(Debug)]
+pub struct Judged {
+    /// Names that must not be shown.
+    pub hidden: HashSet<Box<str>>,
+    /// Says which list it was of.
+    pub digest: Hash,
 }
 
 /// A child that runs.

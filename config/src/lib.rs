@@ -17,6 +17,7 @@ mod fault;
 mod form;
 mod http;
 mod limit;
+mod lock;
 mod mcp;
 mod model;
 mod policy;
@@ -47,6 +48,7 @@ pub use cache::{Cache, CacheScope, Span};
 pub use fault::{Fault, FaultKind};
 pub use http::{AnyOr, HeaderName, HeaderValue, Method, Origin, PATTERN_BYTES_MAX, Pattern};
 pub use limit::{RateLimit, RateUnit};
+pub use lock::{Lock, LockMode, TargetLockMode};
 pub use mcp::{
     FailureMode, HttpTarget, Mcp, PrefixMode, Restart, SessionLoss, Stdio, StdioMode, TARGET_NAME_CHARS_MAX, Target,
     TargetProtocol, Transport,

@@ -10,6 +10,7 @@ use crate::context::{Context, Place, Table};
 use crate::fault::FaultKind;
 use crate::form::{Attempt, Attempted, Form, Named, record, words};
 use crate::http::split_port;
+use crate::lock::TargetLockMode;
 use crate::policy::TargetPolicies;
 use crate::scalar::{FilePath, Int, Port, Secret, UrlPath, parse_host};
 use crate::schema::Definitions;
@@ -70,7 +71,6 @@ record! {
         /// How long lists are kept.
         pub cache: Cache = or(Cache::default()) "cache";
     }
-    guard "lock";
 }
 
 impl Federation {
@@ -149,6 +149,8 @@ pub struct Target {
     pub cache: Cache,
     /// What becomes of a client's session when the target forgot its own; `None`: what happened in it decides.
     pub session_loss: Option<SessionLoss>,
+    /// What becomes of what differs from the lock file; `None`: as for all.
+    pub lock: Option<TargetLockMode>,
 }
 
 words! {
@@ -200,6 +202,8 @@ record! {
         /// What becomes of a client's session when the target forgot its own. Default: it is opened anew unless state may
         /// be lost (a tool was called that is not listed as read-only), else the client's ends.
         session_loss: Option<SessionLoss> = opt "onSessionLoss";
+        /// What becomes of what differs from the lock file. Default: `lock.mode`.
+        lock: Option<TargetLockMode> = opt "lock";
         /// A server reached by streamable HTTP.
         mcp: Option<HttpTarget> = opt "mcp" as Option<HttpTargetDoc>;
         /// A server reached by HTTP with server-sent events, the transport of 2024-11-05: the URL is that of its stream.
@@ -240,14 +244,14 @@ impl Form for TargetDoc {
     type Out = Target;
 
     fn decode(node: &Node, cx: &mut Context<'_>) -> Option<Target> {
-        let TargetRecord { name, protocol, policies, cache, session_loss, mcp, sse, stdio } =
+        let TargetRecord { name, protocol, policies, cache, session_loss, lock, mcp, sse, stdio } =
             TargetRecord::decode(node, cx)?;
         let transport = match (mcp, sse, stdio) {
             (Some(http), ..) => Transport::Http(http),
             (None, Some(http), _) => Transport::Sse(http),
             (None, None, stdio) => Transport::Stdio(stdio?),
         };
-        Some(Target { name, transport, protocol, policies: policies.unwrap_or_default(), cache, session_loss })
+        Some(Target { name, transport, protocol, policies: policies.unwrap_or_default(), cache, session_loss, lock })
     }
 
     fn schema(defs: &mut Definitions) -> Json {

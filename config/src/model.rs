@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::form::{record, union, words};
 use crate::http::{HeaderName, Method, Pattern};
+use crate::lock::Lock;
 use crate::mcp::Mcp;
 use crate::policy::{BackendPolicies, ListenerPolicies, RoutePolicies};
 use crate::process::{HttpLimits, ProcessConfig, Shards};
@@ -24,6 +25,8 @@ pub struct Document {
     pub binds: Vec<Bind>,
     /// Every backend that a route leads to, once.
     pub backends: Vec<Backend>,
+    /// The tool lock; `None`: nothing is scanned or compared.
+    pub lock: Option<Lock>,
 }
 
 impl Document {

@@ -30,6 +30,7 @@ pub(crate) fn document(written: Configuration, cx: &mut Context<'_>) -> Document
     crate::process::from_environment(&mut process, cx);
     let shards = section(written.shards, cx).unwrap_or_default();
     let http = section(written.frontend, cx).map(|frontend| frontend.http).unwrap_or_default();
+    let lock = section(written.lock, cx);
     let nothing_written = written.binds.is_empty() && written.gateways.is_empty() && written.mcp.is_none();
 
     let mut resolver = Resolver {
@@ -56,7 +57,7 @@ pub(crate) fn document(written: Configuration, cx: &mut Context<'_>) -> Document
         let message = "nothing to listen on; write binds, gateways or mcp".to_owned();
         cx.fault(Place::start(), FaultKind::Missing, message);
     }
-    Document { process, shards, http, binds, backends }
+    Document { process, shards, http, binds, backends, lock }
 }
 
 /// A section of the document's top. One that lenient reading would have to leave out is a fault after all: the

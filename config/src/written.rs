@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use crate::context::{Context, Place, Table};
 use crate::fault::FaultKind;
 use crate::form::{Attempt, Attempted, Form, Named, record};
+use crate::lock::Lock;
 use crate::mcp::Federation;
 use crate::model::{Match, Protocol};
 use crate::policy::{BackendPolicies, ListenerPolicies, RoutePolicies};
@@ -35,8 +36,10 @@ record! {
         pub backends: Vec<Attempted<NamedBackend>> = opt "backends" as Vec<Attempt<NamedBackend>>;
         /// MCP servers, served as one at `/mcp`.
         pub mcp: Option<Attempted<SimpleMcp>> = opt "mcp" as Option<Attempt<SimpleMcp>>;
+        /// The tool lock: what targets offer is scanned, and compared with what was approved.
+        pub lock: Option<Attempted<Lock>> = opt "lock" as Option<Attempt<Lock>>;
     }
-    later "policies", "workloads", "services", "routeGroups", "tcpRoutes", "llm", "ui", "lock", "cache";
+    later "policies", "workloads", "services", "routeGroups", "tcpRoutes", "llm", "ui", "cache";
 }
 
 record! {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use agentlane_link::tls::ClientTls;
 
 use super::http::Endpoint;
+use super::lock::TargetLock;
 use crate::protocol::mcp::names;
 use crate::protocol::mcp::revision::Revision;
 use crate::request::HeaderEdit;
@@ -58,6 +59,8 @@ pub struct Target {
     pub fingerprint: String,
     pub lists: ListPolicy,
     pub session_loss: SessionLoss,
+    /// `None`: it is neither scanned nor compared with anything.
+    pub lock: Option<Arc<TargetLock>>,
 }
 
 /// How long a target's lists are kept.
@@ -160,6 +163,11 @@ impl McpBackend {
         self.targets.iter().any(|target| !target.lists.fresh_for.is_zero())
     }
 
+    /// Whether any target's lists are looked at, so that none may pass unseen.
+    pub fn is_locked(&self) -> bool {
+        self.targets.iter().any(|target| target.lock.is_some())
+    }
+
     pub fn target_index(&self, name: &str) -> Option<usize> {
         self.targets.iter().position(|target| target.name == name)
     }
@@ -189,6 +197,12 @@ impl Target {
             TargetKind::Stdio(stdio) => format!("stdio {:?}", StdioTarget { warm: 0, ..stdio.clone() }),
         };
         let fingerprint = format!("{protocol:?} {server}");
-        Target { prefix: names::prefix(&name), name, kind, protocol, fingerprint, lists, session_loss }
+        let prefix = names::prefix(&name);
+        Target { prefix, name, kind, protocol, fingerprint, lists, session_loss, lock: None }
+    }
+
+    /// With a lock.
+    pub fn locked(self, lock: Option<Arc<TargetLock>>) -> Self {
+        Target { lock, ..self }
     }
 }

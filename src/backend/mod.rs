@@ -1,6 +1,7 @@
 //! What can stand behind a route, as compiled facts: one file per kind. It describes; the shard does the talking.
 
 pub mod http;
+pub mod lock;
 pub mod mcp;
 
 use std::sync::Arc;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use super::{CheckArgs, EXIT_CONFIG};
 
 pub fn check(args: &CheckArgs) -> ExitCode {
-    match crate::control::source::load(&args.file, args.lenient) {
+    let read = crate::control::source::load(&args.file, args.lenient);
+    match read.and_then(|loaded| crate::control::lock::file::of(&loaded.document).map(|_| loaded)) {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             println!("{}: valid", args.file.display());

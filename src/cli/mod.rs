@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod connect;
 mod doctor;
+mod lock;
 mod run;
 mod schema;
 
@@ -70,6 +71,9 @@ Exit codes: 0 without a finding that fails, 1 with one.")]
     /// Work with audit logs
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Write, compare and approve what targets offer
+    #[command(long_about = lock::ABOUT, after_help = lock::EXAMPLES)]
+    Lock(lock::LockArgs),
     /// Print the JSON schema of the configuration
     #[command(after_help = "Example:
   agentlane schema > agentlane.schema.json")]
@@ -199,6 +203,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args),
+        Command::Lock(args) => lock::run(&args),
         Command::Schema => schema::print(),
         Command::DemoNotes => crate::demo::stdio::run(),
     }

@@ -3,8 +3,10 @@
 
 pub mod admin;
 pub mod children;
+pub mod lock;
 pub mod roots;
 pub mod source;
+pub mod survey;
 pub mod watch;
 
 use std::net::{SocketAddr, TcpListener};
@@ -17,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as stop_watch;
 
 use crate::backend::mcp::{StdioTarget, TargetKind};
-use crate::mesh::{Peers, SpawnedChild, ToControl, ToShard};
+use crate::mesh::{Peers, SpawnRequest, SpawnedChild, ToControl, ToShard};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, Addresses};
 use crate::snapshot::kept::Kept;
@@ -25,6 +27,7 @@ use crate::telemetry::{LineSink, Registry};
 use admin::{Readiness, ReadyState};
 use children::warm::{Wanted, Warm};
 use children::{ChildSpec, Children, ChildrenLimits};
+use lock::Judge;
 use source::Source;
 
 /// How often names are looked up again.
@@ -47,6 +50,7 @@ pub struct Control {
     /// The logs that have files.
     pub logs: Vec<LineSink>,
     pub admin: AdminSockets,
+    pub judge: Judge,
 }
 
 /// The sockets of the process's own servers, bound before anything else runs.
@@ -130,7 +134,7 @@ impl Control {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 request = self.requests.recv() => match request {
-                    Some(request) => serve_child(&children, &mut warm, request),
+                    Some(request) => self.serve(&children, &mut warm, request),
                     None => break,
                 },
                 () = warm.tend() => {}
@@ -166,9 +170,17 @@ impl Control {
         }
     }
 
+    fn serve(&self, children: &Children, warm: &mut Warm, request: ToControl) {
+        match request {
+            ToControl::Spawn(request) => serve_child(children, warm, *request),
+            ToControl::Judge(request) => self.judge.ask(request),
+        }
+    }
+
     /// Reads the configuration again. A bad one changes nothing and says why.
     async fn reload(&mut self) {
-        let loaded = match self.source.load() {
+        let read = self.source.load().and_then(|loaded| Ok((lock::file::of(&loaded.document)?, loaded)));
+        let (lock_file, loaded) = match read {
             Ok(loaded) => loaded,
             Err(faults) => {
                 for fault in faults {
@@ -187,6 +199,7 @@ impl Control {
         }
         self.files = loaded.files;
         let addresses = source::resolve(&loaded.document, &self.addresses).await;
+        self.kept.locks.follow(&loaded.document, lock_file.as_ref());
         if self.publish(&loaded.document, &addresses).await {
             self.document = loaded.document;
             self.addresses = addresses;
@@ -266,7 +279,7 @@ impl Control {
         // Calls may still need a child while they finish, but no new spares.
         let serving = async {
             while let Some(request) = self.requests.recv().await {
-                serve_child(children, &mut warm, request);
+                self.serve(children, &mut warm, request);
             }
         };
         let limit = self.document.process.termination_deadline;
@@ -282,8 +295,8 @@ impl Control {
     }
 }
 
-fn serve_child(children: &Children, warm: &mut Warm, request: ToControl) {
-    let ToControl::Spawn { target, spec, reply } = request;
+fn serve_child(children: &Children, warm: &mut Warm, request: SpawnRequest) {
+    let SpawnRequest { target, spec, reply } = request;
     let spec = child_spec(&target, &spec);
     let outcome = match warm.take(&spec) {
         Some(spare) => Ok(spare),

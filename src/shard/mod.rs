@@ -149,6 +149,7 @@ fn backends_of(snapshot: &Snapshot, previous: &Backends, ids: &Cell<u64>) -> Bac
                 config: config.clone(),
                 catalogue,
                 lists: lists.collect(),
+                locks: config.targets.iter().map(|_| mcp::lock::Known::default()).collect(),
                 introductions,
                 eras,
                 old_transport,
@@ -172,6 +173,8 @@ pub struct BackendState {
     pub introductions: RefCell<HashMap<String, mcp::modern::Introduction>>,
     /// In the order of the targets.
     pub lists: Vec<Rc<mcp::cache::TargetLists>>,
+    /// What the tool lock has said, in the same order.
+    pub locks: Vec<mcp::lock::Known>,
 }
 
 impl BackendState {
@@ -256,6 +259,12 @@ impl Shard {
                     let _ = ended.try_send(());
                 });
             }
+            ToShard::Survey { backend, reply } => {
+                let shard = self.clone();
+                runtime::spawn(async move {
+                    let _ = reply.try_send(mcp::survey::survey(&shard, backend).await);
+                });
+            }
             ToShard::Overheard(overheard) => mcp::hub::Hub::told(self, &overheard),
             ToShard::SharedChild { backend, target, reply } => {
                 let shard = self.clone();
@@ -313,7 +322,9 @@ impl Shard {
         for session in self.all_sessions() {
             match (self.mcp_backend(&session.backend), previous.get(&*session.backend)) {
                 (None, _) => mcp::close::end(self, &session),
-                (Some(now), Some(before)) if same_targets(&now.config, &before.config) => {}
+                (Some(now), Some(before)) if same_targets(&now.config, &before.config) => {
+                    mcp::lock::relocked(self, &session, before, &now);
+                }
                 (Some(now), _) => mcp::close::relink(self, &session, &now.config),
             }
         }

@@ -211,7 +211,11 @@ impl Compiler<'_> {
         tls: Option<&config::BackendTls>,
         timeouts: Timeouts,
     ) -> Result<McpBackend, CompileFault> {
-        let targets = mcp.targets.iter().map(|target| self.target(target, tls).map(Arc::new));
+        let mut locked = |target: &config::Target| {
+            let lock = self.kept.locks.of(name, &target.name);
+            self.target(target, tls).map(|target| Arc::new(target.locked(lock)))
+        };
+        let targets = mcp.targets.iter().map(&mut locked);
         let targets: Vec<Arc<Target>> = targets.collect::<Result<_, _>>()?;
         Ok(McpBackend {
             key: name.to_owned(),

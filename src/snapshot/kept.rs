@@ -7,12 +7,15 @@ use std::time::Instant;
 use agentlane_config as config;
 use agentlane_link::tls::RootCertStore;
 
+use super::lock::Locks;
 use super::tls::TlsMaker;
 use crate::policy::local_rate_limit::{Limiter, Rate};
 
 /// What is kept from one compilation to the next.
 pub struct Kept {
     pub(super) tls: TlsMaker,
+    /// Of the targets of the configuration that is compiled next.
+    pub locks: Locks,
     /// How many shards share a limit.
     shards: usize,
     limiters: Vec<Entry<config::RateLimit, Limiter>>,
@@ -30,7 +33,7 @@ struct Entry<C, T> {
 impl Kept {
     /// `load_roots`: see [`TlsMaker::new`].
     pub fn new(load_roots: fn() -> Arc<RootCertStore>, shards: usize) -> Self {
-        Kept { tls: TlsMaker::new(load_roots), shards, limiters: Vec::new() }
+        Kept { tls: TlsMaker::new(load_roots), locks: Locks::default(), shards, limiters: Vec::new() }
     }
 
     /// The limit at this place: the one before, if it is written as it was.

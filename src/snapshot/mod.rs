@@ -2,6 +2,7 @@
 
 pub mod compile;
 pub mod kept;
+pub mod lock;
 pub mod matching;
 pub mod tls;
 

@@ -7,6 +7,7 @@ mod failing_targets;
 mod federation;
 mod fleet;
 mod listening;
+mod lock;
 mod messages;
 mod modern_clients;
 mod modern_targets;

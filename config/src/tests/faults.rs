@@ -409,3 +409,24 @@ fn wrong_words_about_lists_and_sessions() {
         ],
     );
 }
+
+#[test]
+fn wrong_words_about_the_lock() {
+    bad(
+        "lock: {mode: panic, riskMax: 101}
+mcp:
+  port: 3000
+  targets:
+  - {name: a, mcp: {host: 'http://a/mcp'}, lock: hide}
+",
+        &[
+            "1:14: lock.mode: expected one of warn, quarantine, block, got \"panic\"",
+            "1:30: lock.riskMax: expected an integer from 0 to 100, got 101",
+            "5:48: mcp.targets[0].lock: expected one of off, warn, quarantine, block, got \"hide\"",
+        ],
+    );
+    bad(
+        "lock: {mode: block}\nmcp: {port: 3000, targets: [{name: a, stdio: {cmd: a}}]}",
+        &["1:14: lock.mode: without `file` there is nothing that could differ"],
+    );
+}

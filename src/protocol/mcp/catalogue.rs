@@ -153,7 +153,7 @@ fn literal_front(template: &str) -> usize {
 
 /// Whether `uri` could be an expansion of an RFC 6570 template: its literals in their order, and something (or, for
 /// operators that may expand to nothing, anything) between them. A simple expression `{x}` does not cross a `/`.
-fn template_matches(template: &str, uri: &str) -> bool {
+pub fn template_matches(template: &str, uri: &str) -> bool {
     let front = literal_front(template);
     if !uri.starts_with(&template[..front]) {
         return false;

@@ -1,6 +1,7 @@
 //! One target's list: its pages as they came, where their items are, and how clients of older revisions see them. It knows
 //! neither the target nor who asked.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -104,6 +105,34 @@ impl Listing {
         let next = next.map(|range| message.slice(range.usize()));
         self.pages.push(message);
         Ok(next)
+    }
+
+    /// The items that can be named, by name, as JSON text.
+    pub fn texts(&self) -> impl Iterator<Item = (Cow<'_, str>, &[u8])> {
+        self.items.iter().filter_map(|listed| {
+            let page = self.page_of(listed);
+            let name = json::string(page, listed.item.name.ok()?).ok()?;
+            Some((name, listed.item.range.of(page)?))
+        })
+    }
+
+    /// Whether it shows the same items, byte by byte and in the same order.
+    pub fn same_items(&self, other: &Listing) -> bool {
+        self.items.len() == other.items.len() && self.texts().zip(other.texts()).all(|((_, a), (_, b))| a == b)
+    }
+
+    /// Without the items of some names. It is for showing: its pages still hold them.
+    pub fn without(&self, is_hidden: impl Fn(&str) -> bool) -> Listing {
+        let mut shown = Listing { hasher: DefaultHasher::new(), pages: self.pages.clone(), items: Vec::new(), ..*self };
+        for listed in &self.items {
+            let page = self.page_of(listed);
+            let name = listed.item.name.ok().and_then(|range| json::string(page, range).ok());
+            if !name.is_some_and(|name| is_hidden(&name)) {
+                listed.item.range.of(page).hash(&mut shown.hasher);
+                shown.items.push(*listed);
+            }
+        }
+        shown
     }
 
     /// What the list was sent in.

@@ -13,8 +13,9 @@ use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
 use super::{
-    Incoming, era, failure_response, leg, listen, lists, loss, mcp_fault, modern_leg, refuse, subscribe, tasks,
+    Incoming, era, failure_response, leg, listen, lists, lock, loss, mcp_fault, modern_leg, refuse, subscribe, tasks,
 };
+use crate::backend::lock::Gate;
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
 use crate::protocol::mcp::error;
@@ -145,6 +146,10 @@ async fn forward(
         true => Ok(Route::default()),
         false => routing::route(incoming.shard, incoming.backend, session, method, &body, envelope).await,
     };
+    let route = match route {
+        Ok(route) => checked(incoming, session, method, &body, envelope, route).await,
+        fault => fault,
+    };
     let leg = route.as_ref().ok().and_then(|route| session.leg_to(route.index));
     let outcome = match (route, leg) {
         (Ok(route), Some(leg)) => {
@@ -178,6 +183,25 @@ async fn forward(
         None => failure_response(method, &id, &fault, target),
     };
     let _ = responder.answer(response).await;
+}
+
+/// The route, if what is asked for there may be had.
+async fn checked(
+    incoming: &Incoming<'_>,
+    session: &Rc<Session>,
+    method: Method,
+    body: &Bytes,
+    envelope: &Envelope,
+    route: Route,
+) -> Result<Route, Fault> {
+    match lock::gate(incoming.backend, method, body, envelope, &route) {
+        Gate::Open => Ok(route),
+        Gate::Refused(fault) => Err(fault),
+        Gate::Unjudged => {
+            let checked = lock::check(incoming.shard, incoming.backend, session, method, body, envelope, &route);
+            Box::pin(checked).await.map(|()| route)
+        }
+    }
 }
 
 /// Sends a request to the target of a leg, negotiating with it first where needed, and relays what comes back.

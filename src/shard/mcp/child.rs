@@ -25,7 +25,7 @@ use super::{SCAN_LIMITS, callers, inbound, mcp_fault, modern_leg};
 use crate::backend::mcp::{Protocol, StdioTarget};
 use crate::fault::{Fault, Kind};
 use crate::limits::{CHILD_QUEUE, RELAY_QUEUE, UPSTREAM_MESSAGE_BYTES_MAX};
-use crate::mesh::{SharedChild, SpawnedChild, ToControl, ToShard};
+use crate::mesh::{SharedChild, SpawnRequest, SpawnedChild, ToControl, ToShard};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::envelope::Client;
 use crate::protocol::mcp::revision::Revision;
@@ -158,7 +158,7 @@ pub async fn spawn(
     deadline: Instant,
 ) -> Result<SpawnedChild, Fault> {
     let (reply, spawned) = channel::bounded(1);
-    let ask = ToControl::Spawn { target: name.to_owned(), spec: target.clone(), reply };
+    let ask = ToControl::Spawn(Box::new(SpawnRequest { target: name.to_owned(), spec: target.clone(), reply }));
     shard.control.try_send(ask).map_err(|_| mcp_fault::overloaded())?;
     let left = deadline.saturating_duration_since(runtime::now());
     match runtime::timeout(left, spawned.recv()).await {

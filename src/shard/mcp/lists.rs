@@ -23,10 +23,14 @@ use crate::shard::{BackendState, Shard};
 
 const CURSOR: &[u8] = b"agentlane list cursor v1";
 
-/// Whether the lists of the only target pass as they are. Not where they are kept: then pages and cursors are ours.
+/// Whether the lists of the only target pass as they are. Not where they are kept, or looked at: then pages and cursors are
+/// ours.
 pub fn pass(backend: &BackendState, session: &Session) -> bool {
     let is_modern = |leg: Rc<crate::session::Leg>| leg.open().is_some_and(|open| open.modern.is_some());
-    backend.config.is_identity() && !backend.config.keeps_lists() && !session.leg_to(0).is_some_and(is_modern)
+    backend.config.is_identity()
+        && !backend.config.keeps_lists()
+        && !backend.config.is_locked()
+        && !session.leg_to(0).is_some_and(is_modern)
 }
 
 /// A page of a merged list.

@@ -13,6 +13,7 @@ pub mod inbound;
 pub mod leg;
 pub mod listen;
 pub mod lists;
+pub mod lock;
 pub mod loss;
 mod mcp_fault;
 pub mod modern;
@@ -25,6 +26,7 @@ mod sessionless;
 pub mod sse;
 pub mod stdio_front;
 pub mod subscribe;
+pub mod survey;
 pub mod tasks;
 pub mod upstream;
 

@@ -8,7 +8,7 @@ use agentlane_wire::json::{self, Envelope, Splice};
 use bytes::Bytes;
 
 use super::leg::{self, Opened};
-use super::{close, mcp_fault};
+use super::{close, lock, mcp_fault};
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
 use crate::principal::Principal;
@@ -35,6 +35,7 @@ pub async fn initialize(
     }
     let legs = session.leg_ids();
     let outcomes = runtime::join_all(legs.into_iter().map(|leg| leg::open(shard, &session, leg, true))).await;
+    let outcomes = introduced(shard, backend, outcomes).await;
     let result = match answer(backend, &session, &outcomes) {
         Ok(result) => result,
         Err(fault) => {
@@ -50,6 +51,23 @@ pub async fn initialize(
     shard.metrics.sessions.set(shard.sessions.borrow().len() as i64);
     let id = id.of(message).unwrap_or_default();
     Ok((session, error::result_response(id, &result)))
+}
+
+/// The handshakes without instructions that nobody approved.
+async fn introduced(
+    shard: &Rc<Shard>,
+    backend: &Rc<BackendState>,
+    outcomes: Vec<Result<Opened, Fault>>,
+) -> Vec<Result<Opened, Fault>> {
+    if !backend.config.is_locked() {
+        return outcomes;
+    }
+    let each = outcomes.into_iter().enumerate().map(async |(place, outcome)| {
+        let mut opened = outcome?;
+        lock::introduced(shard, backend, place, &mut opened).await?;
+        Ok(opened)
+    });
+    runtime::join_all(each).await
 }
 
 fn new_session(

@@ -71,8 +71,12 @@ impl Kind {
 
 impl Hash {
     pub fn of(text: &str) -> Hash {
+        Hash::of_bytes(text.as_bytes())
+    }
+
+    pub fn of_bytes(text: &[u8]) -> Hash {
         let mut bytes = [0; SHA256_OUTPUT_LEN];
-        bytes.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+        bytes.copy_from_slice(digest(&SHA256, text).as_ref());
         Hash(bytes)
     }
 }

@@ -13,6 +13,14 @@ pub enum Piece<'a> {
     Added(&'a str),
 }
 
+impl<'a> Piece<'a> {
+    pub const fn text(&self) -> &'a str {
+        match self {
+            Piece::Same(text) | Piece::Removed(text) | Piece::Added(text) => text,
+        }
+    }
+}
+
 /// The pieces of both texts, in their order.
 pub fn words<'a>(old: &'a str, new: &'a str) -> Vec<Piece<'a>> {
     let (a, b) = (split(old), split(new));

@@ -88,6 +88,72 @@ pub fn gone<'a>(locked: &'a LockedTarget, kind: Kind, listed: &HashSet<&str>) ->
     of_kind.map(|(_, name)| name.as_str()).filter(|name| !listed.contains(name)).collect()
 }
 
+/// One difference between what was approved of a target and what it shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    New(Definition),
+    Changed(Definition),
+    Renamed { from: String, now: Definition },
+    Gone(Kind, String),
+}
+
+impl Change {
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Change::New(now) | Change::Changed(now) | Change::Renamed { now, .. } => now.kind,
+            Change::Gone(kind, _) => *kind,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Change::New(now) | Change::Changed(now) | Change::Renamed { now, .. } => &now.name,
+            Change::Gone(_, name) => name,
+        }
+    }
+
+    /// Approves it. `also`: beside what was approved before.
+    pub fn apply(self, locked: &mut LockedTarget, also: bool) {
+        match self {
+            Change::New(now) | Change::Changed(now) => locked.approve(now, also),
+            Change::Renamed { from, now } => {
+                if !also {
+                    locked.remove(now.kind, &from);
+                }
+                locked.approve(now, also);
+            }
+            Change::Gone(kind, name) => drop(locked.remove(kind, &name)),
+        }
+    }
+}
+
+/// Every difference, in the order of what is shown, what is gone last.
+pub fn changes(locked: &LockedTarget, now: &[Definition]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut renamed: HashSet<(Kind, String)> = HashSet::new();
+    let listed = Kind::ALL.map(|kind| {
+        let of_kind = now.iter().filter(|definition| definition.kind == kind);
+        of_kind.map(|definition| definition.name.as_str()).collect::<HashSet<&str>>()
+    });
+    for definition in now {
+        match compared(locked, definition.kind, definition, &listed[definition.kind as usize]) {
+            State::Changed => changes.push(Change::Changed(definition.clone())),
+            State::Renamed(from) => {
+                renamed.insert((definition.kind, from.to_string()));
+                changes.push(Change::Renamed { from: from.into(), now: definition.clone() });
+            }
+            State::New => changes.push(Change::New(definition.clone())),
+            State::Approved | State::Unlocked | State::Unreadable => {}
+        }
+    }
+    let shown: HashSet<(Kind, &str)> =
+        now.iter().map(|definition| (definition.kind, definition.name.as_str())).collect();
+    let gone = locked.entries.keys().filter(|(kind, name)| !shown.contains(&(*kind, name.as_str())));
+    let gone = gone.filter(|key| !renamed.contains(*key));
+    changes.extend(gone.map(|(kind, name)| Change::Gone(*kind, name.clone())));
+    changes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

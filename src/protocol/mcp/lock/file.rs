@@ -66,6 +66,14 @@ impl LockedTarget {
         }
     }
 
+    /// What was approved under which name, without the content: equal for equal meaning.
+    pub fn hashes(&self) -> Vec<(Kind, &str, Hash)> {
+        let each = self.entries.iter().flat_map(|((kind, name), definitions)| {
+            definitions.iter().map(|definition| (*kind, name.as_str(), definition.hash))
+        });
+        each.collect()
+    }
+
     pub fn remove(&mut self, kind: Kind, name: &str) -> bool {
         self.entries.remove(&(kind, name.to_owned())).is_some()
     }

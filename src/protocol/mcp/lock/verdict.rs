@@ -36,7 +36,7 @@ pub struct Verdicts {
     /// The target is not served at all, because of this.
     pub blocked: Option<Box<str>>,
     by_kind: [HashMap<Box<str>, Verdict>; 4],
-    seen: [bool; 4],
+    last: [Option<Hash>; 4],
 }
 
 impl State {
@@ -65,22 +65,28 @@ impl Verdicts {
 
     /// Whether the list of such things was ever judged.
     pub fn has_seen(&self, kind: Kind) -> bool {
-        self.seen[kind as usize]
+        self.last[kind as usize].is_some()
+    }
+
+    /// The digest of the list that was judged last.
+    pub fn last(&self, kind: Kind) -> Option<Hash> {
+        self.last[kind as usize]
     }
 
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&str, &Verdict)> {
         self.by_kind[kind as usize].iter().map(|(name, verdict)| (&**name, verdict))
     }
 
-    /// The same with what a list showed. Names that are not in it stay, up to `max` in all: lists may depend on who asks.
-    pub fn with(&self, kind: Kind, judged: &[(Box<str>, Verdict)], max: usize) -> Verdicts {
+    /// The same with what a list showed. `keep`: names that are not in it stay, up to `max` in all, because lists may depend on
+    /// who asks.
+    pub fn with(&self, kind: Kind, digest: Hash, judged: &[(Box<str>, Verdict)], max: usize, keep: bool) -> Verdicts {
         let mut next = self.clone();
-        let (known, seen) = (&mut next.by_kind[kind as usize], &mut next.seen[kind as usize]);
-        if known.len() + judged.len() > max {
+        let (known, last) = (&mut next.by_kind[kind as usize], &mut next.last[kind as usize]);
+        if !keep || known.len() + judged.len() > max {
             known.clear();
         }
         known.extend(judged.iter().take(max).cloned());
-        *seen = true;
+        *last = Some(digest);
         next
     }
 }

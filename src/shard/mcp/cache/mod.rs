@@ -15,7 +15,7 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json;
 use bytes::Bytes;
 
-use super::{SCAN_LIMITS, mcp_fault};
+use super::{SCAN_LIMITS, lock, mcp_fault};
 use crate::backend::mcp::{FailureMode, ListPolicy};
 use crate::fault::{Fault, Kind};
 use crate::limits::{
@@ -28,6 +28,7 @@ use crate::protocol::mcp::method::ListKind;
 use crate::protocol::mcp::revision::Revision;
 use crate::session::{LegId, Session};
 use crate::shard::{BackendState, Shard};
+pub use fetch::list as fetch_list;
 use flight::{Arrived, Flight};
 
 /// No list is kept longer, whatever its target says.
@@ -219,14 +220,20 @@ impl Gathering<'_> {
     /// Every target's part, in the order of the configuration, by the deadline.
     pub async fn parts(&self) -> Vec<Part> {
         let places = 0..self.backend.config.targets.len();
-        runtime::join_all(places.map(async |place| self.shown(self.part(place).await))).await
+        runtime::join_all(places.map(async |place| self.shown(place, self.part(place).await).await)).await
     }
 
     /// What is kept is as it was sent; each client sees it in its own revision.
-    fn shown(&self, part: Part) -> Part {
+    async fn shown(&self, place: usize, part: Part) -> Part {
         let Part::Listed { listing, audience, fresh_for, stale } = part else { return part };
+        let judged = lock::visible(self.shard, self.backend, place, self.kind, &listing, self.deadline).await;
+        let judged = match judged {
+            Ok(judged) => judged,
+            Err(fault) => return Part::Missing(fault),
+        };
         let translated = self.revision().and_then(|revision| listing.translated(self.kind, revision));
         let listing = translated.map_or(listing, Arc::new);
+        let listing = judged.map_or(listing.clone(), |judged| Arc::new(lock::without(&listing, &judged.hidden)));
         Part::Listed { listing, audience, fresh_for, stale }
     }
 

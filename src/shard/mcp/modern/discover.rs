@@ -13,7 +13,7 @@ use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::modern::discover::{self as merge, GATEWAY, Part};
 use crate::session::{Leg, Session};
-use crate::shard::mcp::{close, era, leg, mcp_fault, open};
+use crate::shard::mcp::{close, era, leg, lock, mcp_fault, open};
 use crate::shard::{BackendState, Shard};
 
 /// How a target with sessions introduced itself.
@@ -78,7 +78,9 @@ async fn one(shard: &Rc<Shard>, backend: &Rc<BackendState>, index: usize, caller
         None => introduction(shard, backend, index).await?,
     };
     let broken = |fault| Fault::new(Kind::UpstreamBroken, "target sent a wrong result").with(fault);
-    simd_json::to_owned_value(&mut text.to_vec()).map_err(broken)
+    let mut result = simd_json::to_owned_value(&mut text.to_vec()).map_err(broken)?;
+    lock::withhold(shard, backend, index, &mut result).await?;
+    Ok(result)
 }
 
 /// The introduction of a target with sessions. Where no request has led to one yet, it is asked for in a session of no

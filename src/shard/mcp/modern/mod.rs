@@ -19,7 +19,8 @@ use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::Bytes;
 
 use super::routing::{self, Route};
-use super::{Incoming, era, hub, lists, method_of, tasks};
+use super::{Incoming, era, hub, lists, lock, method_of, tasks};
+use crate::backend::lock::Gate;
 use crate::fault::{Fault, Kind, Origin};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::content::Edits;
@@ -154,7 +155,7 @@ impl Request<'_> {
     /// Whether lists are made here: of several targets, or of one whose lists are kept.
     fn is_ours(&self) -> bool {
         let config = &self.incoming.backend.config;
-        !config.is_identity() || config.keeps_lists()
+        !config.is_identity() || config.keeps_lists() || config.is_locked()
     }
 
     /// The list of all targets.
@@ -185,6 +186,11 @@ impl Request<'_> {
         let target = backend.config.targets.get(route.index);
         let target = target.ok_or_else(|| Fault::new(Kind::Internal, "no such target"))?;
         record.target = Some(target.clone());
+        let lease = match lock::gate(backend, self.method, &self.body, &self.envelope, &route) {
+            Gate::Open => lease,
+            Gate::Refused(fault) => return Err(fault.into()),
+            Gate::Unjudged => Some(Box::pin(self.judged(lease, &route)).await?),
+        };
         if wrapped.as_ref().is_some_and(|(name, _)| *name != target.name) {
             return Err(stale().into());
         }
@@ -203,6 +209,17 @@ impl Request<'_> {
             None => lease::take(self)?,
         };
         Box::pin(bridge::call(self, lease, route, responder)).await
+    }
+
+    /// Lets what is asked for be judged, in a session.
+    async fn judged(&self, lease: Option<Rc<Lease>>, route: &Route) -> Result<Rc<Lease>, Refusal> {
+        let lease = match lease {
+            Some(lease) => lease,
+            None => lease::take(self)?,
+        };
+        let (shard, backend) = (self.shard(), self.incoming.backend);
+        lock::check(shard, backend, &lease.session, self.method, &self.body, &self.envelope, route).await?;
+        Ok(lease)
     }
 
     fn state(&self) -> Result<Option<State>, Fault> {

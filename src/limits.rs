@@ -88,6 +88,10 @@ pub const RESPONSE_TIME: Duration = Duration::from_secs(300);
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long the pieces behind an ended session may take to end.
 pub const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
+/// Retries of one route that a shard may make whatever the load: so many at once, and one each second; see `backend/retry.rs`.
+pub const RETRY_RESERVE: u32 = 10;
+/// Retries that the requests of a route may earn on one shard.
+pub const RETRY_RESERVE_MAX: u32 = 100;
 /// Attempts to resume one upstream stream that closed early.
 pub const RESUME_ATTEMPTS_MAX: u32 = 8;
 /// Tools of one target that need remembering (see `protocol/mcp/modern/tools.rs`); more are called as if they were plain.

@@ -1,5 +1,7 @@
 //! A request as routes and policies see it, and what they decided to change. It borrows the head; it knows no socket.
 
+pub mod permit;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -134,7 +136,7 @@ impl HeaderEdits {
 }
 
 /// What the policies of a route decided for one request.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Changes {
     pub request: HeaderEdits,
     pub response: HeaderEdits,
@@ -144,6 +146,8 @@ pub struct Changes {
     pub authority: Option<String>,
     /// Who the request is from. Authentication says it, policies behind it read it.
     pub principal: Principal,
+    /// Places among the requests that may be under way, held to the request's end.
+    pub permits: SmallVec<[permit::Permit; 2]>,
 }
 
 /// An answer that the gateway gives itself.

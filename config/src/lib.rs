@@ -47,7 +47,7 @@ pub use audit::{Audit, WhenBehind};
 pub use cache::{Cache, CacheScope, Span};
 pub use fault::{Fault, FaultKind};
 pub use http::{AnyOr, HeaderName, HeaderValue, Method, Origin, PATTERN_BYTES_MAX, Pattern};
-pub use limit::{RateLimit, RateUnit};
+pub use limit::{ConcurrencyLimit, Eviction, Health, RateLimit, RateUnit, Retry};
 pub use lock::{Lock, LockMode, TargetLockMode};
 pub use mcp::{
     FailureMode, HttpTarget, Mcp, PrefixMode, Restart, SessionLoss, Stdio, StdioMode, TARGET_NAME_CHARS_MAX, Target,

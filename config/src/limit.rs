@@ -51,6 +51,61 @@ fn fills_often_enough(limit: &RateLimit, table: &Table<'_>, cx: &mut Context<'_>
     fits
 }
 
+record! {
+    /// How many requests may be under way at once, over all shards together. One above it is answered 503.
+    pub struct ConcurrencyLimit {
+        /// So many.
+        pub max_requests: u32 = must "maxRequests" as Int<u32, 1, 1_000_000>;
+    }
+}
+
+record! {
+    /// Sends a request again that failed, or whose answer is no answer: when nothing of it was sent, or when its method is
+    /// idempotent (GET, HEAD, OPTIONS, PUT, DELETE, TRACE) and its body came with its head. Of MCP messages those that only
+    /// read; a tool call when nothing of it was sent.
+    pub struct Retry {
+        /// How often it is sent in all. Default: 1, which is no retry.
+        pub attempts: u8 = or(1) "attempts" as Int<u8, 1, 255>;
+        /// The pause before it is sent again. Default: none.
+        pub backoff: Option<Duration> = opt "backoff";
+        /// Statuses of answers that are asked for again. A connection that fails always is.
+        pub codes: Vec<u16> = must "codes" as Vec<Int<u16, 100, 599>>;
+        /// Retries for a hundred requests, beside ten at once and one a second. Default: 20.
+        pub budget_percent: u32 = or(20) "budgetPercent" as Int<u32, 0, 1000>;
+    }
+    later "precondition", "condition";
+}
+
+record! {
+    /// Watches how the addresses of a backend fare. A connection that fails, no answer in time and a status of 500 or more
+    /// are failures.
+    pub struct Health {
+        /// Lets an address rest that keeps failing. Each shard judges by what it sees itself.
+        pub eviction: Eviction = or(Eviction::default()) "eviction";
+    }
+    later "unhealthyExpression";
+}
+
+record! {
+    /// When an address rests and for how long. After its rest one request tries it; if that fails, the next rest is longer, up
+    /// to ten times. With all addresses at rest requests are answered 503 at once.
+    pub struct Eviction {
+        /// The first rest. Default: 30s.
+        pub duration: Duration = or(Eviction::default().duration) "duration";
+        /// Failures in a row that evict an address. Default: 5.
+        pub consecutive_failures: u32 = or(Eviction::default().consecutive_failures) "consecutiveFailures" as Int<u32, 1, 1_000_000>;
+        /// How many of a host's addresses may rest at once, in hundredths. Default: 100.
+        pub max_percent: u8 = or(Eviction::default().max_percent) "maxPercent" as Int<u8, 1, 100>;
+    }
+    later "restoreHealth", "healthThreshold";
+}
+
+impl Default for Eviction {
+    fn default() -> Self {
+        Self { duration: Duration::from_secs(30), consecutive_failures: 5, max_percent: 100 }
+    }
+}
+
 /// A list of limits, every one of which must hold. The vocabulary also has a mapping with conditions.
 pub(crate) struct RateLimits;
 

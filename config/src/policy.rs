@@ -10,7 +10,7 @@ use crate::context::{Context, Table};
 use crate::fault::FaultKind;
 use crate::form::{Form, Key, Named, record, union, words};
 use crate::http::{AnyOr, HeaderLiteral, HeaderName, HeaderValue, Method, Origin};
-use crate::limit::{RateLimit, RateLimits};
+use crate::limit::{ConcurrencyLimit, Health, RateLimit, RateLimits, Retry};
 use crate::scalar::{Host, HostPort, Int, Port, UrlPath};
 use crate::schema::{Definitions, or_variable};
 use crate::tls::BackendTls;
@@ -47,9 +47,13 @@ record! {
         pub direct_response: Option<DirectResponse> = opt "directResponse";
         /// How often requests may come, each of these limits by itself.
         pub rate_limits: Vec<RateLimit> = opt "localRateLimit" as RateLimits;
+        /// How many requests may be under way at once.
+        pub concurrency: Option<ConcurrencyLimit> = opt "concurrencyLimit";
+        /// Sends requests again that failed, where that is safe.
+        pub retry: Option<Retry> = opt "retry";
     }
     later "requestMirror", "a2a", "ai", "backendTunnel", "remoteRateLimit", "extProc", "transformations",
-        "buffer", "retry", "delay", "cache";
+        "buffer", "delay", "cache";
     guard "mcpAuthorization", "mcpGuardrails", "authorization", "mcpAuthentication", "backendTLS", "backendAuth", "jwtAuth",
         "oidc", "basicAuth", "apiKey", "extAuthz", "csrf", "lock";
     check one_answer;
@@ -67,8 +71,12 @@ record! {
         pub redirect: Option<RequestRedirect> = opt "requestRedirect";
         /// Speaks TLS to the backend; to every target of an MCP backend that has no such policy of its own.
         pub tls: Option<BackendTls> = opt "backendTLS";
+        /// Lets addresses rest that keep failing; for every target of an MCP backend that has no such policy of its own.
+        pub health: Option<Health> = opt "health";
+        /// How many requests it takes at once, whatever routes lead to it.
+        pub concurrency: Option<ConcurrencyLimit> = opt "concurrencyLimit";
     }
-    later "transformations", "http", "tcp", "backendTunnel", "health", "a2a", "inferenceRouting", "sessionAffinity", "ai";
+    later "transformations", "http", "tcp", "backendTunnel", "a2a", "inferenceRouting", "sessionAffinity", "ai";
     guard "backendAuth", "extAuthz", "authorization", "mcpAuthorization", "mcpGuardrails";
 }
 
@@ -80,6 +88,8 @@ record! {
         pub request_headers: Option<HeaderModifier> = opt "requestHeaderModifier";
         /// Speaks TLS to the target. Default: as its URL says, `https` with the roots of the system.
         pub tls: Option<BackendTls> = opt "backendTLS";
+        /// Lets addresses of the target rest that keep failing.
+        pub health: Option<Health> = opt "health";
     }
     later "transformations", "http", "tcp", "backendTunnel";
     guard "backendAuth";

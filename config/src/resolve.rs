@@ -529,6 +529,8 @@ fn overlay(written: BackendPolicies, defaults: BackendPolicies) -> BackendPolici
         response_headers: written.response_headers.or(defaults.response_headers),
         redirect: written.redirect.or(defaults.redirect),
         tls: written.tls.or(defaults.tls),
+        health: written.health.or(defaults.health),
+        concurrency: written.concurrency.or(defaults.concurrency),
     }
 }
 

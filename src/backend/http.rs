@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use agentlane_link::tls::ClientTls;
 
+use super::health::Health;
+use super::retry::Retry;
 use crate::request::HeaderEdit;
 
 /// A host and port, with the addresses that control found for it.
@@ -16,6 +18,19 @@ pub struct Endpoint {
     pub addresses: Arc<[SocketAddr]>,
     /// How TLS is spoken to it; `None`: not at all.
     pub tls: Option<ClientTls>,
+    /// Who fails is remembered; `None`: nothing is.
+    pub judged: Option<Arc<Judged>>,
+}
+
+/// What becomes of a host's addresses that fail, and of messages to them.
+#[derive(Debug)]
+pub struct Judged {
+    /// Unique among hosts that are judged apart; a label of metrics.
+    pub name: Arc<str>,
+    /// `None`: all of them serve always.
+    pub health: Option<Health>,
+    /// For messages to MCP targets; a plain route has its own.
+    pub retry: Option<Retry>,
 }
 
 impl Endpoint {

@@ -1,8 +1,10 @@
 //! What can stand behind a route, as compiled facts: one file per kind. It describes; the shard does the talking.
 
+pub mod health;
 pub mod http;
 pub mod lock;
 pub mod mcp;
+pub mod retry;
 
 use std::sync::Arc;
 
@@ -60,6 +62,13 @@ impl<T> Weighted<T> {
     /// The choice at a place that [`Weighted::pick`] gave.
     pub fn get(&self, place: usize) -> Option<&T> {
         self.choices.get(place).map(|(choice, _)| choice)
+    }
+
+    /// The other choices that have a weight, from the one after a place on.
+    pub fn others(&self, place: usize) -> impl Iterator<Item = (usize, &T)> {
+        let count = self.choices.len();
+        let others = (1..count).map(move |step| (place + step) % count);
+        others.filter(|&other| self.choices[other].1 > 0).map(|other| (other, &self.choices[other].0))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &T> {

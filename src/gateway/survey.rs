@@ -6,6 +6,7 @@ use agentlane_config as config;
 use agentlane_runtime::channel;
 use agentlane_runtime::{self as runtime, RuntimeChoice};
 
+use super::logs::Logs;
 use super::{Failure, Plan, Shards};
 use crate::control::{roots, source, survey};
 use crate::limits::MESH_DEPTH;
@@ -41,7 +42,7 @@ async fn ask(document: &config::Document) -> Result<Vec<(String, Vec<Surveyed>)>
         compile::compile(document, 1, &addresses, &mut kept).map_err(|error| Failure::Broken(error.to_string()))?;
     let snapshot = Arc::new(Snapshot { binds: Vec::new(), ..compiled });
     let (to_control, requests) = channel::bounded(MESH_DEPTH);
-    let mut shards = Shards::start(&plan, document, &snapshot, &Registry::new(), None, &to_control)?;
+    let mut shards = Shards::start(&plan, document, &snapshot, &Registry::new(), &Logs::default(), &to_control)?;
     drop(to_control);
     shards.ready().await?;
     let asking = async {

@@ -1,6 +1,7 @@
 //! Policies: what a route does to a request besides sending it on. One file each, and one ordered registry: the position
 //! in the table is the order of execution. Policies do no I/O; they return a verdict.
 
+pub mod concurrency_limit;
 pub mod cors;
 pub mod direct_response;
 pub mod header_modifier;
@@ -66,6 +67,7 @@ macro_rules! registry {
 registry! {
     Cors(cors::Cors),
     LocalRateLimit(local_rate_limit::LocalRateLimit),
+    ConcurrencyLimit(concurrency_limit::ConcurrencyLimit),
     RequestRedirect(request_redirect::RequestRedirect),
     DirectResponse(direct_response::DirectResponse),
     RequestHeaderModifier(header_modifier::RequestHeaderModifier),

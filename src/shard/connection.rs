@@ -182,18 +182,28 @@ async fn request(
     if let Some(redirect) = backend.and_then(|(_, chosen)| chosen.redirect.as_ref()) {
         return local(connection, redirect.reply(&view, &matched), &changes.response, record).await;
     }
-    match backend.map(|(_, chosen)| &chosen.backend) {
+    if let Some(limit) = backend.and_then(|(_, chosen)| chosen.concurrency.as_ref()) {
+        match limit.enter(&view) {
+            Ok(permit) => changes.permits.extend(permit),
+            Err(refusal) => {
+                active.routes[route.index].refused(&shard.metrics, route, &refusal.fault);
+                return refuse_for(connection, route, &changes.response, record, *refusal).await;
+            }
+        }
+    }
+    match backend.map(|(place, chosen)| (place, &chosen.backend)) {
         None => {
             record.fault = Some(Kind::NoBackend.label());
             local(connection, LocalReply::new(503), &changes.response, record).await
         }
-        Some(Backend::Http(http)) => {
-            match proxy::forward(shard, connection, &view, route, http, changes, record).await {
+        Some((place, Backend::Http(http))) => {
+            let cells = &active.routes[route.index];
+            match proxy::forward(shard, cells, connection, &view, route, (place, http), changes, record).await {
                 true => After::Next,
                 false => After::Close,
             }
         }
-        Some(Backend::Mcp(backend)) => {
+        Some((_, Backend::Mcp(backend))) => {
             let host_known =
                 listener.is_some_and(|listener| listener.host != crate::snapshot::matching::HostPattern::Any);
             if let Err(fault) = mcp::guard(&view, backend, route.chain.cors(), host_known) {

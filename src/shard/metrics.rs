@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::record::Record;
+use crate::backend::retry::Budget;
 use crate::fault::Fault;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::{Counter, Gauge, Histogram, Registry};
@@ -33,7 +34,6 @@ pub struct Metrics {
 }
 
 /// The cells of one route.
-#[derive(Clone)]
 pub struct RouteCells {
     by_class: [Counter; 5],
     latency: Histogram,
@@ -41,6 +41,16 @@ pub struct RouteCells {
     bytes_out: Counter,
     /// By the fault's label; nothing for most routes.
     refused: RefCell<Vec<(&'static str, Counter)>>,
+    /// There when the route has retries.
+    pub retries: Option<Retries>,
+}
+
+/// What is sent again for one route.
+pub struct Retries {
+    pub budget: Budget,
+    pub sent: Counter,
+    /// For want of budget.
+    pub denied: Counter,
 }
 
 impl Metrics {
@@ -87,10 +97,11 @@ impl Metrics {
 
     /// Cells for the routes of a snapshot, by their index.
     pub fn routes(&self, snapshot: &Snapshot) -> Rc<[RouteCells]> {
-        snapshot.routes.iter().map(|route| self.route(&route.listener, &route.name)).collect()
+        snapshot.routes.iter().map(|route| self.route(route)).collect()
     }
 
-    fn route(&self, listener: &str, route: &str) -> RouteCells {
+    fn route(&self, compiled: &Route) -> RouteCells {
+        let (listener, route) = (compiled.listener.as_str(), compiled.name.as_str());
         const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let labels = [("shard", self.shard.as_str()), ("listener", listener), ("route", route)];
         let by_class = CLASSES.map(|class| {
@@ -103,6 +114,13 @@ impl Metrics {
             bytes_in: self.registry.counter("agentlane_request_bytes_total", "Bytes of request bodies.", &labels),
             bytes_out: self.registry.counter("agentlane_response_bytes_total", "Bytes of response bodies.", &labels),
             refused: RefCell::default(),
+            retries: compiled.retry.as_ref().map(|_| {
+                let counter = |outcome| {
+                    let labels = [labels[0], labels[1], labels[2], ("outcome", outcome)];
+                    self.registry.counter("agentlane_retries_total", "Requests that were sent again, or not.", &labels)
+                };
+                Retries { budget: Budget::default(), sent: counter("sent"), denied: counter("denied") }
+            }),
         }
     }
 
@@ -115,6 +133,14 @@ impl Metrics {
             targets.insert(target.to_owned(), gauge);
         }
         targets[target].set(i64::from(up));
+    }
+
+    /// How often addresses of a host were evicted, and how many are.
+    pub fn evictions(&self, host: &str) -> (Counter, Gauge) {
+        let labels = [("shard", self.shard.as_str()), ("backend", host)];
+        let help = "Evictions of endpoints that kept failing.";
+        let evictions = self.registry.counter("agentlane_endpoint_evictions_total", help, &labels);
+        (evictions, self.registry.gauge("agentlane_endpoints_evicted", "Endpoints that are evicted.", &labels))
     }
 
     /// Counts an MCP message by its method and outcome.

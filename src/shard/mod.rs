@@ -6,9 +6,11 @@
 //! A shard shares no mutable memory with another. What crosses cores is in [`crate::mesh`].
 
 pub mod accept;
+pub mod attempts;
 pub mod audit;
 pub mod connection;
 pub mod handshake;
+pub mod health;
 pub mod http2;
 pub mod mcp;
 pub mod metrics;
@@ -83,6 +85,8 @@ pub struct Shard {
     pub hub: mcp::hub::Hub,
     pub metrics: Metrics,
     pub drain: Drain,
+    /// How the addresses of backends fare.
+    pub judgements: health::Judgements,
     handshakes: handshake::Handshakes,
     active: RefCell<Rc<Active>>,
     backends: RefCell<Backends>,
@@ -219,6 +223,7 @@ impl Shard {
             kept: Default::default(),
             next_state: ids,
             drain: Drain::new(),
+            judgements: Default::default(),
             handshakes: Default::default(),
             backends: RefCell::new(backends),
             shared_children: RefCell::default(),
@@ -310,6 +315,7 @@ impl Shard {
     /// Takes a new configuration: listeners first, because only they can fail.
     fn publish(self: &Rc<Self>, snapshot: Arc<Snapshot>) -> Result<(), String> {
         accept::follow(self, &snapshot)?;
+        self.judgements.follow(&snapshot);
         let backends = backends_of(&snapshot, &self.backends.borrow(), &self.next_state);
         *self.active.borrow_mut() = Active::new(snapshot, &backends, &self.metrics, self.index);
         self.adopt(backends);

@@ -2,7 +2,6 @@
 //! moved by `link`.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use agentlane_link::proxy::{Forward, ForwardError};
 use agentlane_link::server::Connection;
@@ -11,41 +10,62 @@ use agentlane_wire::h1::{EncodeError, Framing, HeadWriter, Known, Method, Respon
 use bytes::{Bytes, BytesMut};
 
 use super::Shard;
+use super::attempts::{self, Choice, Going, Tries};
+use super::metrics::RouteCells;
 use super::record::Record;
 use super::responder::write_headers;
 use crate::backend::http::HttpBackend;
 use crate::fault::Kind;
-use crate::request::{Changes, HeaderEdits, RequestView};
+use crate::request::{Changes, HeaderEdit, HeaderEdits, RequestView};
 use crate::snapshot::{Route, Timeouts};
 
 /// Forwards one request. False when the connection cannot serve another one.
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
 pub async fn forward(
     shard: &Rc<Shard>,
+    cells: &RouteCells,
     connection: &mut Connection,
     view: &RequestView<'_>,
-    route: &Arc<Route>,
-    backend: &HttpBackend,
+    route: &Route,
+    (place, backend): (usize, &HttpBackend),
     mut changes: Changes,
     record: &mut Record,
 ) -> bool {
-    changes.request.extend(&backend.request);
-    changes.response.extend(&backend.response);
-    let Some(address) = backend.endpoint.address(shard.ticket()) else {
-        return fail(connection, 503, Kind::NoBackend, &changes.response, record).await;
+    let now = runtime::now();
+    let choice = match attempts::choose(shard, route, place, backend, now) {
+        Ok(choice) => choice,
+        Err(wait) => {
+            // Every address rests.
+            if let Some(wait) = wait {
+                let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
+                changes.response.push(HeaderEdit::Set(Bytes::from_static(b"retry-after"), seconds.into()));
+            }
+            return fail(connection, 503, Kind::NoBackend, &changes.response, record).await;
+        }
     };
+    let going = &Going::new(choice, route, changes);
     let Timeouts { request: whole, backend: attempt } = route.timeouts;
     let due = attempt.into_iter().chain(whole).min();
     let options = Forward {
         method: view.head.method,
         is_repeatable: is_idempotent(view.head.method),
-        response_due: due.map(|limit| runtime::now() + limit),
+        response_due: due.map(|limit| now + limit),
         body_idle: None,
-        ends_by: due.map(|limit| runtime::now() + limit),
+        ends_by: due.map(|limit| now + limit),
     };
-    let endpoint = shard.pool.endpoint(address, backend.endpoint.tls.as_ref());
-    let request = |out: &mut BytesMut, framing| write_request(out, framing, view, backend, &changes);
-    let response = |answer: &ResponseHead, head: &mut HeadWriter<'_>| write_response(answer, head, &changes.response);
-    match agentlane_link::proxy::forward(connection, &endpoint, options, view.head.framing, request, response).await {
+    let endpoint = shard.pool.endpoint(choice.address, choice.backend.endpoint.tls.as_ref());
+    let request =
+        |out: &mut BytesMut, framing| write_request(out, framing, view, going.choice().backend, &going.changes());
+    let response =
+        |answer: &ResponseHead, head: &mut HeadWriter<'_>| write_response(answer, head, &going.changes().response);
+    let tries = &mut Tries::new(shard, route, cells, going, whole.map(|limit| now + limit));
+    let framing = view.head.framing;
+    let forwarded =
+        agentlane_link::proxy::forward(connection, &endpoint, options, framing, request, response, tries).await;
+    let Choice { place, backend, .. } = going.choice();
+    record.backend = Some(place);
+    let edits = || going.changes().response.clone();
+    match forwarded {
         Ok(forwarded) => {
             record.status = forwarded.status;
             record.bytes_out = forwarded.response_bytes;
@@ -60,11 +80,11 @@ pub async fn forward(
         Err(ForwardError::Upstream(error)) => {
             tracing::debug!(%error, backend = backend.endpoint.authority, "upstream failed");
             let kind = if error.is_timeout() { Kind::UpstreamTimeout } else { Kind::UpstreamBroken };
-            fail(connection, error.status(), kind, &changes.response, record).await
+            fail(connection, error.status(), kind, &edits(), record).await
         }
         Err(ForwardError::Encode(error)) => {
             tracing::warn!(%error, route = route.name, "a rewritten request cannot be written");
-            fail(connection, 500, Kind::Internal, &changes.response, record).await
+            fail(connection, 500, Kind::Internal, &edits(), record).await
         }
     }
 }

@@ -17,12 +17,15 @@ use super::kept::Kept;
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
 use super::tls::TlsFault;
 use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
-use crate::backend::http::{Endpoint, HttpBackend};
+use crate::backend::health::Health;
+use crate::backend::http::{Endpoint, HttpBackend, Judged};
 use crate::backend::mcp::{
     ChildLimits, FailureMode, HttpTarget, ListPolicy, McpBackend, Protocol, SessionLoss, StdioTarget, Target,
     TargetKind,
 };
+use crate::backend::retry::Retry;
 use crate::backend::{Backend, Weighted};
+use crate::policy::concurrency_limit::ConcurrencyLimit;
 use crate::policy::cors::{Cors, OriginPattern};
 use crate::policy::direct_response::DirectResponse;
 use crate::policy::header_modifier::{RequestHeaderModifier, ResponseHeaderModifier};
@@ -157,47 +160,67 @@ impl Compiler<'_> {
         };
         let backends = route.backends.iter().map(|reference| {
             let redirect = reference.policies.redirect.as_ref().map(redirect);
-            Ok((RouteBackend { backend: self.backend(reference, timeouts)?, redirect }, reference.weight))
+            let backend = self.backend(reference, timeouts, policies.retry.as_ref())?;
+            let concurrency = reference.policies.concurrency.as_ref().map(|limit| {
+                let name = &self.document.backend(reference.backend).name;
+                let limit = self.kept.concurrency(&format!("{name} concurrencyLimit"), limit);
+                ConcurrencyLimit { limit, spares_get: matches!(backend, Backend::Mcp(_)) }
+            });
+            Ok((RouteBackend { backend, redirect, concurrency }, reference.weight))
         });
         let backends: Vec<(RouteBackend, u32)> = backends.collect::<Result<_, CompileFault>>()?;
         let mut chain = chain(&listener.policies, policies);
-        chain.extend(self.limits(&format!("{port}/{}/{}", listener.name, route.name), policies));
+        let is_mcp = backends.iter().any(|(chosen, _)| matches!(chosen.backend, Backend::Mcp(_)));
+        chain.extend(self.limits(&format!("{port}/{}/{}", listener.name, route.name), policies, is_mcp));
         let compiled = Arc::new(Route {
             index: self.routes.len(),
             name: route.name.clone(),
             listener: listener.name.clone(),
             chain: Chain::new(chain),
-            is_mcp: backends.iter().any(|(chosen, _)| matches!(chosen.backend, Backend::Mcp(_))),
+            is_mcp,
             backends: Weighted::new(backends),
             timeouts,
+            retry: policies.retry.as_ref().filter(|_| !is_mcp).map(retry),
         });
         self.routes.push(compiled.clone());
         Ok(compiled)
     }
 
     /// The policies that count, whose counts outlive a reload.
-    fn limits(&mut self, place: &str, policies: &config::RoutePolicies) -> Vec<Policy> {
+    fn limits(&mut self, place: &str, policies: &config::RoutePolicies, is_mcp: bool) -> Vec<Policy> {
         let limits = policies.rate_limits.iter().enumerate();
         let limits =
             limits.map(|(number, limit)| self.kept.limiter(&format!("{place} localRateLimit[{number}]"), limit));
         let limits: Vec<_> = limits.collect();
-        let limits = (!limits.is_empty()).then_some(Policy::LocalRateLimit(LocalRateLimit(limits)));
-        limits.into_iter().collect()
+        let rates = (!limits.is_empty()).then_some(Policy::LocalRateLimit(LocalRateLimit(limits)));
+        let at_once = policies.concurrency.as_ref().map(|limit| {
+            let limit = self.kept.concurrency(&format!("{place} concurrencyLimit"), limit);
+            Policy::ConcurrencyLimit(ConcurrencyLimit { limit, spares_get: is_mcp })
+        });
+        rates.into_iter().chain(at_once).collect()
     }
 
-    fn backend(&mut self, reference: &config::RouteBackend, timeouts: Timeouts) -> Result<Backend, CompileFault> {
+    fn backend(
+        &mut self,
+        reference: &config::RouteBackend,
+        timeouts: Timeouts,
+        retry: Option<&config::Retry>,
+    ) -> Result<Backend, CompileFault> {
         let backend = self.document.backend(reference.backend);
         let request = edits(reference.policies.request_headers.as_ref());
         let response = edits(reference.policies.response_headers.as_ref());
         let tls = reference.policies.tls.as_ref();
         Ok(match &backend.kind {
             config::BackendKind::Http(host_port) => Backend::Http(Arc::new(HttpBackend {
-                endpoint: self.endpoint(&host_port.host, host_port.port, tls)?,
+                endpoint: Endpoint {
+                    judged: judged(&backend.name, reference.policies.health.as_ref(), None),
+                    ..self.endpoint(&host_port.host, host_port.port, tls)?
+                },
                 request,
                 response,
             })),
             config::BackendKind::Mcp(mcp) => {
-                let compiled = Arc::new(self.mcp(&backend.name, mcp, tls, timeouts)?);
+                let compiled = Arc::new(self.mcp(&backend.name, mcp, &reference.policies, timeouts, retry)?);
                 self.mcp.push(compiled.clone());
                 Backend::Mcp(compiled)
             }
@@ -208,12 +231,13 @@ impl Compiler<'_> {
         &mut self,
         name: &str,
         mcp: &config::Mcp,
-        tls: Option<&config::BackendTls>,
+        policies: &config::BackendPolicies,
         timeouts: Timeouts,
+        retry: Option<&config::Retry>,
     ) -> Result<McpBackend, CompileFault> {
         let mut locked = |target: &config::Target| {
             let lock = self.kept.locks.of(name, &target.name);
-            self.target(target, tls).map(|target| Arc::new(target.locked(lock)))
+            self.target(name, target, policies, retry).map(|target| Arc::new(target.locked(lock)))
         };
         let targets = mcp.targets.iter().map(&mut locked);
         let targets: Vec<Arc<Target>> = targets.collect::<Result<_, _>>()?;
@@ -240,10 +264,19 @@ impl Compiler<'_> {
         })
     }
 
-    fn target(&mut self, target: &config::Target, tls: Option<&config::BackendTls>) -> Result<Target, CompileFault> {
+    fn target(
+        &mut self,
+        backend: &str,
+        target: &config::Target,
+        policies: &config::BackendPolicies,
+        retry: Option<&config::Retry>,
+    ) -> Result<Target, CompileFault> {
+        let tls = policies.tls.as_ref();
+        let health = target.policies.health.as_ref().or(policies.health.as_ref());
+        let judged = || judged(&format!("{backend}/{}", target.name), health, retry);
         let kind = match &target.transport {
-            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http, tls)?),
-            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http, tls)?),
+            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http, tls, judged())?),
+            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http, tls, judged())?),
             config::Transport::Stdio(stdio) => TargetKind::Stdio(StdioTarget {
                 command: stdio.cmd.clone(),
                 args: stdio.args.clone(),
@@ -292,11 +325,12 @@ impl Compiler<'_> {
         target: &config::Target,
         http: &config::HttpTarget,
         tls: Option<&config::BackendTls>,
+        judged: Option<Arc<Judged>>,
     ) -> Result<HttpTarget, CompileFault> {
         let by_url = config::BackendTls::default();
         let tls = target.policies.tls.as_ref().or(tls).or(http.secure.then_some(&by_url));
         Ok(HttpTarget {
-            endpoint: self.endpoint(&http.host, http.port, tls)?,
+            endpoint: Endpoint { judged, ..self.endpoint(&http.host, http.port, tls)? },
             path: http.path.clone(),
             request: edits(target.policies.request_headers.as_ref()),
         })
@@ -312,7 +346,27 @@ impl Compiler<'_> {
             authority.truncate(bare.len());
         }
         let tls = tls.map(|tls| self.kept.tls.client(host, tls)).transpose()?;
-        Ok(Endpoint { authority, addresses, tls })
+        Ok(Endpoint { authority, addresses, tls, judged: None })
+    }
+}
+
+/// What is remembered of a host's addresses, where the configuration asks for it.
+fn judged(name: &str, health: Option<&config::Health>, with: Option<&config::Retry>) -> Option<Arc<Judged>> {
+    let health = health.map(|health| Health {
+        failures: health.eviction.consecutive_failures,
+        rest: health.eviction.duration,
+        rest_percent: health.eviction.max_percent,
+    });
+    let is_judged = health.is_some() || with.is_some();
+    is_judged.then(|| Arc::new(Judged { name: name.into(), health, retry: with.map(retry) }))
+}
+
+fn retry(policy: &config::Retry) -> Retry {
+    Retry {
+        attempts: policy.attempts,
+        backoff: policy.backoff.unwrap_or_default(),
+        codes: policy.codes.clone(),
+        budget_percent: policy.budget_percent,
     }
 }
 

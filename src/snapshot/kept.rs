@@ -10,6 +10,7 @@ use agentlane_link::tls::RootCertStore;
 use super::lock::Locks;
 use super::tls::TlsMaker;
 use crate::policy::local_rate_limit::{Limiter, Rate};
+use crate::request::permit::Concurrency;
 
 /// What is kept from one compilation to the next.
 pub struct Kept {
@@ -19,6 +20,7 @@ pub struct Kept {
     /// How many shards share a limit.
     shards: usize,
     limiters: Vec<Entry<config::RateLimit, Limiter>>,
+    concurrency: Vec<Entry<config::ConcurrencyLimit, Concurrency>>,
 }
 
 /// What was made for which place of the configuration.
@@ -33,7 +35,8 @@ struct Entry<C, T> {
 impl Kept {
     /// `load_roots`: see [`TlsMaker::new`].
     pub fn new(load_roots: fn() -> Arc<RootCertStore>, shards: usize) -> Self {
-        Kept { tls: TlsMaker::new(load_roots), locks: Locks::default(), shards, limiters: Vec::new() }
+        let locks = Locks::default();
+        Kept { tls: TlsMaker::new(load_roots), locks, shards, limiters: Vec::new(), concurrency: Vec::new() }
     }
 
     /// The limit at this place: the one before, if it is written as it was.
@@ -45,10 +48,16 @@ impl Kept {
         })
     }
 
+    /// The same for requests under way.
+    pub(super) fn concurrency(&mut self, place: &str, limit: &config::ConcurrencyLimit) -> Arc<Concurrency> {
+        kept(&mut self.concurrency, place, limit, |place| Concurrency::new(limit.max_requests as usize, place))
+    }
+
     /// Forgets what the configuration that was just compiled does not need.
     pub(super) fn tidy(&mut self) {
         self.tls.tidy();
         self.limiters.retain_mut(|entry| std::mem::take(&mut entry.used));
+        self.concurrency.retain_mut(|entry| std::mem::take(&mut entry.used));
     }
 }
 

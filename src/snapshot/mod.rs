@@ -14,8 +14,10 @@ use agentlane_link::server::ServerLimits;
 use agentlane_link::tls::ServerTls;
 
 use crate::backend::mcp::McpBackend;
+use crate::backend::retry::Retry;
 use crate::backend::{Backend, Weighted};
 use crate::policy::Chain;
+use crate::policy::concurrency_limit::ConcurrencyLimit;
 use crate::policy::request_redirect::RequestRedirect;
 use matching::{HostPattern, RouteMatch};
 
@@ -76,6 +78,8 @@ pub struct Route {
     pub chain: Chain,
     pub backends: Weighted<RouteBackend>,
     pub timeouts: Timeouts,
+    /// How plain requests are sent again; `None`: only where a kept connection was dead.
+    pub retry: Option<Retry>,
     /// Its clients read faults as JSON-RPC errors.
     pub is_mcp: bool,
 }
@@ -93,6 +97,8 @@ pub struct RouteBackend {
     pub backend: Backend,
     /// Answers in its place.
     pub redirect: Option<RequestRedirect>,
+    /// How many requests it takes at once.
+    pub concurrency: Option<ConcurrencyLimit>,
 }
 
 /// `None`: no limit.

@@ -1,6 +1,9 @@
 //! Limits and resilience through the real binary: how often, how much at once, what is done about backends that fail.
 
+mod at_once;
+mod ejection;
 mod rates;
+mod retries;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -208,7 +208,7 @@ fn matches() {
 fn policies() {
     bad_routes(
         "{backends: [{host: 'a:1'}], policies: {
-  timeout: {requestTimeout: 0s}, jwtAuth: {}, retry: {attempts: 2}, corss: {},
+  timeout: {requestTimeout: 0s}, jwtAuth: {}, requestMirror: {}, corss: {},
   directResponse: {status: 99, headers: {a: request.path}},
   requestRedirect: {status: 200, authority: sometimes, scheme: ftp},
   urlRewrite: {authority: {port: 99999}, path: {full: x}},
@@ -219,8 +219,8 @@ fn policies() {
         &[
             "3:29: binds[0].listeners[0].routes[0].policies.timeout.requestTimeout: expected a duration above zero, like 500ms, 5m or 1h30m, got \"0s\"",
             "3:34: binds[0].listeners[0].routes[0].policies.jwtAuth: known, but not built in this version",
-            "3:47: binds[0].listeners[0].routes[0].policies.retry: known, but not built in this version",
-            "3:69: binds[0].listeners[0].routes[0].policies.corss: unknown key; did you mean cors?",
+            "3:47: binds[0].listeners[0].routes[0].policies.requestMirror: known, but not built in this version",
+            "3:66: binds[0].listeners[0].routes[0].policies.corss: unknown key; did you mean cors?",
             "4:28: binds[0].listeners[0].routes[0].policies.directResponse.status: expected an integer from 200 to 599, got 99",
             "4:45: binds[0].listeners[0].routes[0].policies.directResponse.headers.a: an expression other than a string literal (like '\"text/plain\"') is known, but not built in this version",
             "5:29: binds[0].listeners[0].routes[0].policies.requestRedirect.status: expected 301, 302, 303, 307 or 308, got 200",

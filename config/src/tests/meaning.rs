@@ -302,7 +302,7 @@ binds:
   listeners:
   - name: plain
     routes:
-    - {name: kept, policies: {retry: {}}, backends: [{host: 'a:1'}, {ai: {}}]}
+    - {name: kept, policies: {delay: {}}, backends: [{host: 'a:1'}, {ai: {}}]}
     - {name: guarded, policies: {jwtAuth: {}}, backends: [{host: 'a:1'}]}
     - {name: empty, backends: [{ai: {}}]}
   - {name: raw, hostname: a.example, protocol: TLS}
@@ -314,7 +314,7 @@ binds:
         printed(&loaded.warnings),
         [
             "1:1: llm: known, but not built in this version: ignored",
-            "7:31: binds[0].listeners[0].routes[0].policies.retry: known, but not built in this version: ignored",
+            "7:31: binds[0].listeners[0].routes[0].policies.delay: known, but not built in this version: ignored",
             "7:70: binds[0].listeners[0].routes[0].backends[1].ai: known, but not built in this version: left out",
             "8:34: binds[0].listeners[0].routes[1].policies.jwtAuth: known, but not built in this version: what it protects is left out",
             "9:33: binds[0].listeners[0].routes[2].backends[0].ai: known, but not built in this version: left out",

@@ -25,6 +25,9 @@ const PIECES_PER_WRITE: usize = 4;
 const LINGER: Duration = Duration::from_secs(1);
 /// And how much of that is read.
 const LINGER_BYTES: u64 = 256 * 1024;
+/// How long the answer of an attempt that is followed by another may be silent to be read to its end, and how long it may be.
+const READ_OFF: Duration = Duration::from_millis(20);
+const READ_OFF_BYTES: u64 = 64 * 1024;
 /// How long a streamed upload may take in all; silence ends it much earlier.
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -43,6 +46,30 @@ pub struct Forward {
     pub ends_by: Option<Instant>,
 }
 
+/// Who is told how each attempt to forward a request ended, and says whether there is another.
+pub trait Attempts {
+    /// An attempt ended with an answer's status, which the client has not seen, or with an error. `may_repeat`: nothing was
+    /// sent, or the request may be sent twice. Where another attempt is made, if one is.
+    fn ended(&mut self, outcome: Result<u16, &ClientError>, may_repeat: bool) -> Option<Again>;
+}
+
+/// One attempt alone.
+impl Attempts for () {
+    fn ended(&mut self, _: Result<u16, &ClientError>, _: bool) -> Option<Again> {
+        None
+    }
+}
+
+/// Another attempt.
+pub struct Again {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// After which pause.
+    pub pause: Duration,
+    /// When the whole answer must have come, if at all.
+    pub due: Option<Instant>,
+}
+
 /// What was forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forwarded {
@@ -50,8 +77,8 @@ pub struct Forwarded {
     pub status: u16,
     /// Body bytes of the response.
     pub response_bytes: u64,
-    /// Times the request was sent: 2 after a retry.
-    pub attempts: u8,
+    /// Times the request was tried: 2 after a retry.
+    pub attempts: u16,
 }
 
 /// Whose side of an exchange failed.
@@ -97,6 +124,9 @@ impl From<ClientError> for ForwardError {
 ///
 /// A request whose body has come with its head costs one write upstream and, when the response fits one read, one write
 /// downstream; it is sent a second time, on a new connection, when the rules of [`ClientError::may_retry`] allow.
+///
+/// `attempts` is told of every one, and may ask for others, for each of which the head is written anew: of a request whose body has come with its head at any time
+/// before its answer, of another one while no connection was made for it.
 pub async fn forward(
     down: &mut Connection,
     endpoint: &Endpoint,
@@ -104,18 +134,17 @@ pub async fn forward(
     framing: Framing,
     request: impl Fn(&mut BytesMut, Framing) -> Result<usize, EncodeError>,
     response: impl FnOnce(&ResponseHead, &mut HeadWriter<'_>),
+    attempts: &mut impl Attempts,
 ) -> Result<Forwarded, ForwardError> {
     let encode = |framing| buffer::encode(|head| request(head, framing)).map_err(ForwardError::Encode);
     let Some(body) = down.body_buffered()? else {
-        let head = encode(framing)?;
-        let mut up = connection(endpoint, &options).await?;
-        up.start(options.method, head, framing)?;
+        let head = || encode(framing);
         // Large, and not for the small requests that most are.
-        return Box::pin(stream_both(down, &mut up, &options, response)).await;
+        return Box::pin(stream(down, endpoint, options, head, framing, response, attempts)).await;
     };
     let length = body.iter().map(|part| part.len() as u64).sum();
-    let head = encode(if framing == Framing::None { framing } else { Framing::Length(length) })?;
-    let (mut up, answer, attempts) = send_buffered(endpoint, &options, head, body).await?;
+    let head = || encode(if framing == Framing::None { framing } else { Framing::Length(length) });
+    let (mut up, answer, attempts) = send_buffered(endpoint, options, &head, body, attempts).await?;
     let (_, reader) = up.split()?;
     down.settle();
     let (client, writer) = down.halves();
@@ -140,13 +169,104 @@ fn prepare(mut up: ClientConnection, options: &Forward) -> Result<ClientConnecti
     Ok(up)
 }
 
-/// Sends a request that is complete in memory and reads the response head, with the one retry.
+/// A request whose body is still on its way.
+async fn stream(
+    down: &mut Connection,
+    endpoint: &Endpoint,
+    mut options: Forward,
+    head: impl Fn() -> Result<Bytes, ForwardError>,
+    framing: Framing,
+    response: impl FnOnce(&ResponseHead, &mut HeadWriter<'_>),
+    attempts: &mut impl Attempts,
+) -> Result<Forwarded, ForwardError> {
+    let mut endpoint = endpoint.clone();
+    let mut up = loop {
+        match connection(&endpoint, &options).await {
+            Ok(up) => break up,
+            Err(error) => match attempts.ended(Err(&error), true) {
+                Some(again) => endpoint = prepare_again(again, &mut options).await,
+                None => return Err(error.into()),
+            },
+        }
+    };
+    up.start(options.method, head()?, framing)?;
+    let result = stream_both(down, &mut up, &options, response).await;
+    match &result {
+        Ok(forwarded) => drop(attempts.ended(Ok(forwarded.status), false)),
+        Err(ForwardError::Upstream(error)) => drop(attempts.ended(Err(error), false)),
+        Err(_) => {}
+    }
+    result
+}
+
+/// Pauses before another attempt.
+async fn prepare_again(again: Again, options: &mut Forward) -> Endpoint {
+    sleep(again.pause).await;
+    (options.response_due, options.ends_by) = (again.due, again.due);
+    again.endpoint
+}
+
+/// Sends a request that is complete in memory and reads the response head, as often as `attempts` wants.
 async fn send_buffered(
+    endpoint: &Endpoint,
+    mut options: Forward,
+    head: &impl Fn() -> Result<Bytes, ForwardError>,
+    body: Parts,
+    attempts: &mut impl Attempts,
+) -> Result<(ClientConnection, ResponseHead, u16), ForwardError> {
+    let first = attempt(endpoint, &options, head()?, body.clone()).await;
+    let Some(mut again) = next_of(&first, &options, attempts) else { return first.map_err(ForwardError::from) };
+    Box::pin(async {
+        let mut last = first;
+        loop {
+            let sent = match last {
+                Ok((up, answer, sent)) => {
+                    read_off(up, answer).await;
+                    sent
+                }
+                Err(_) => 1,
+            };
+            let endpoint = prepare_again(again, &mut options).await;
+            last = attempt(&endpoint, &options, head()?, body.clone())
+                .await
+                .map(|(up, answer, more)| (up, answer, sent.saturating_add(more)));
+            match next_of(&last, &options, attempts) {
+                Some(next) => again = next,
+                None => return last.map_err(ForwardError::from),
+            }
+        }
+    })
+    .await
+}
+
+/// What comes after an attempt.
+fn next_of(
+    outcome: &Result<(ClientConnection, ResponseHead, u16), ClientError>,
+    options: &Forward,
+    attempts: &mut impl Attempts,
+) -> Option<Again> {
+    match outcome {
+        Ok((_, answer, _)) => attempts.ended(Ok(answer.status), options.is_repeatable),
+        Err(error) => {
+            let safe = matches!(error.progress, Progress::NotSent) || options.is_repeatable;
+            attempts.ended(Err(error), safe)
+        }
+    }
+}
+
+/// Reads an answer that nobody gets, if it is short and there, so that its connection can serve again.
+async fn read_off(mut up: ClientConnection, _: ResponseHead) {
+    up.set_body_idle(Some(READ_OFF));
+    let _ = up.body_all(READ_OFF_BYTES).await;
+}
+
+/// Sends a request once, with the one retry on a connection that was dead.
+async fn attempt(
     endpoint: &Endpoint,
     options: &Forward,
     head: Bytes,
     body: Parts,
-) -> Result<(ClientConnection, ResponseHead, u8), ClientError> {
+) -> Result<(ClientConnection, ResponseHead, u16), ClientError> {
     let mut up = connection(endpoint, options).await?;
     match exchange_head(&mut up, options.method, head.clone(), body.clone()).await {
         Ok(answer) => return Ok((up, answer, 1)),

@@ -152,8 +152,8 @@ struct Mailbox {
 /// Opens the stream, waits for its first event, and puts the pumps on this shard.
 async fn connect(shard: &Rc<Shard>, name: &str, target: &HttpTarget, deadline: Instant) -> Result<ChildPort, NoStream> {
     // Of several addresses the one that has the stream gets the messages too.
-    let address = target.endpoint.address(shard.ticket());
-    let endpoint = Endpoint { addresses: Arc::from_iter(address), ..target.endpoint.clone() };
+    let address = shard.address_of(&target.endpoint, None).map_err(NoStream::Failed)?;
+    let endpoint = Endpoint { addresses: Arc::from([address]), ..target.endpoint.clone() };
     let head = stream_head(target);
     let http = shard
         .upstream_exchange(&endpoint, HttpMethod::Get, head, Default::default(), true, Some(deadline))

@@ -9,7 +9,7 @@ use agentlane_link::client::{ClientLimits, Pool};
 use agentlane_link::proxy::{Forward, ForwardError, Forwarded, forward};
 use agentlane_link::server::{Connection, ServerLimits};
 use agentlane_runtime::{Driver, Parts};
-use agentlane_wire::h1::{Framing, HeadWriter, RequestHead, request_head};
+use agentlane_wire::h1::{Framing, HeadWriter, RequestHead, ResponseHead, request_head};
 
 use crate::{Server, each_driver, short, upstream};
 
@@ -34,10 +34,10 @@ async fn pass(
             .finish()
     };
     let endpoint = pool.endpoint(addr, None);
-    forward(down, &endpoint, options, head.framing, request, |answer, out: &mut HeadWriter<'_>| {
+    let response = |answer: &ResponseHead, out: &mut HeadWriter<'_>| {
         out.forward(&answer.headers, |_| false);
-    })
-    .await
+    };
+    forward(down, &endpoint, options, head.framing, request, response, &mut ()).await
 }
 
 fn gateway(driver: Driver, connections: usize, limits: ServerLimits, addr: SocketAddr) -> Server {

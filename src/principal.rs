@@ -1,6 +1,7 @@
 //! Who a request is from, as far as that was verified: what the policies of a route found, and the certificate of the
 //! connection. It travels with the request to the shard of its session and to the MCP side. It knows no policy.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -64,6 +65,26 @@ impl Principal {
         self.identity
     }
 
+    /// The subject of the client's certificate.
+    pub fn subject(&self) -> Option<&str> {
+        self.certificate.as_ref().map(|known| known.subject.as_str()).filter(|subject| !subject.is_empty())
+    }
+
+    /// What is known by one of these names, of claims or else of a key's metadata; and the user of a password as `user`.
+    pub fn claims<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+        let text = |value: &'a Value| match value {
+            Value::String(text) => Cow::Borrowed(text.as_str()),
+            other => Cow::Owned(other.to_string()),
+        };
+        let known = [&self.jwt, &self.api_key];
+        let claim = move |name: &'a String| {
+            let value = known.iter().find_map(|known| known.as_deref()?.get(name.as_str()))?;
+            Some((name.as_str(), text(value)))
+        };
+        let user = self.basic.as_deref().map(|user| ("user", Cow::Borrowed(user)));
+        names.iter().filter_map(claim).chain(user)
+    }
+
     /// Whom things are kept for between requests: the identity, or else the credentials that came along.
     pub fn caller(&self, headers: &Headers) -> Caller {
         self.identity.unwrap_or_else(|| Caller::of(headers))
@@ -101,6 +122,21 @@ mod tests {
         let mut other = one.clone();
         other.set_api_key(null(), user("c"));
         assert_ne!(both.identity(), other.identity());
+    }
+
+    #[test]
+    fn claims_are_named() {
+        let user = Caller::verified("basic", &[b"a"]);
+        let mut principal = Principal::default();
+        let names = ["sub", "level", "absent"].map(str::to_owned);
+        let text = |principal: &Principal| -> Vec<String> {
+            principal.claims(&names).map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        assert_eq!(text(&principal), Vec::<String>::new());
+        principal.set_jwt(Arc::new(serde_json::json!({"sub": "a", "aud": "b"})), user);
+        principal.set_api_key(Arc::new(serde_json::json!({"sub": "c", "level": 3})), user);
+        principal.set_basic("d".into(), user);
+        assert_eq!(text(&principal), ["sub=a", "level=3", "user=d"]);
     }
 
     #[test]

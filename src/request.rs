@@ -53,7 +53,7 @@ impl TlsClient {
 
     /// Who the client is by its certificate.
     pub fn subject(&self) -> Option<&str> {
-        self.identity().map(|identity| identity.subject.as_str()).filter(|subject| !subject.is_empty())
+        self.principal.subject()
     }
 }
 

@@ -1,10 +1,12 @@
 //! From a request's record to the audit log: which requests are written, and what is known of them. Knows no chain.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use agentlane_link::tls::TlsError;
 use agentlane_wire::h1::RequestHead;
+use smallvec::SmallVec;
 
 use super::Shard;
 use super::mcp::Incoming;
@@ -42,7 +44,7 @@ impl<'a> Scene<'a> {
         Scene {
             remote,
             client: tls.and_then(TlsClient::subject),
-            caller: Caller::of(&head.headers),
+            caller: record.principal.caller(&head.headers),
             method: head.method_str(),
             path: head.target(),
             host: Some(head.authority()).filter(|authority| !authority.is_empty()),
@@ -54,10 +56,13 @@ impl<'a> Scene<'a> {
 
     /// One message of a conversation or of a batch, which has no request of its own.
     pub fn message(incoming: &'a Incoming<'_>) -> Self {
-        let caller = incoming.session.as_ref().map_or_else(|| Caller::of(incoming.headers), |session| session.caller);
+        let caller = match &incoming.session {
+            Some(session) => session.caller,
+            None => incoming.principal.caller(incoming.headers),
+        };
         Scene {
             remote: None,
-            client: None,
+            client: incoming.principal.subject(),
             caller,
             method: "-",
             path: "-",
@@ -79,6 +84,8 @@ impl Shard {
             return;
         }
         let scene = scene();
+        let options = log.options().clone();
+        let claims: SmallVec<[(&str, Cow<'_, str>); 4]> = record.principal.claims(&options.claims).collect();
         let duration = record.began.elapsed();
         let item = record.tool.as_ref().or(record.item.as_ref());
         log.record(&AuditRecord {
@@ -87,7 +94,7 @@ impl Shard {
             remote: scene.remote,
             client: scene.client,
             principal: (scene.caller != Caller::NOBODY).then_some(&scene.caller.as_bytes()[..]),
-            claims: &[],
+            claims: &claims,
             method: scene.method,
             path: scene.path,
             host: scene.host,

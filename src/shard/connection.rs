@@ -166,7 +166,9 @@ async fn request(
     record.route = Some(route.index);
     let principal = client.tls.as_ref().map(|tls| tls.principal.clone()).unwrap_or_default();
     let mut changes = Changes { principal, ..Changes::default() };
-    match route.chain.request(&view, &matched, &mut changes) {
+    let verdict = route.chain.request(&view, &matched, &mut changes);
+    record.principal = changes.principal.clone();
+    match verdict {
         Verdict::Continue => {}
         Verdict::Reply(mut reply) => {
             record.replied(&mut reply);
@@ -403,6 +405,7 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     let active = shard.active();
     let ForwardedRequest { head, body, backend, principal, edits, reply, peer, tls, .. } = forwarded;
     let mut record = Record::new();
+    record.principal = principal.clone();
     record.route = forwarded.route.filter(|_| forwarded.version == active.snapshot.version);
     record.bytes_in = body.len() as u64;
     let mut responder = Responder::mesh(reply);

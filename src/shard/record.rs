@@ -9,12 +9,15 @@ use quanta::Instant;
 use super::responder::Responder;
 use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
+use crate::principal::Principal;
 use crate::protocol::mcp::method::Method;
 use crate::request::LocalReply;
 use crate::telemetry::audit::Denial;
 
 pub struct Record {
     pub began: Instant,
+    /// Who it is from, as far as that was found out.
+    pub principal: Principal,
     /// The route's index in the snapshot.
     pub route: Option<usize>,
     /// The backend's place in the route.
@@ -38,6 +41,7 @@ impl Record {
     pub fn new() -> Self {
         Record {
             began: Instant::now(),
+            principal: Principal::default(),
             route: None,
             backend: None,
             status: 0,

@@ -5,6 +5,7 @@
 //! record shows (`verify.rs`). A shard never waits for the writer. When it is behind, records are lost, and the next one
 //! that gets through says how many (`gap`); or the shard holds them, and says that it is [`behind`](AuditLog::is_behind).
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -48,7 +49,7 @@ pub struct AuditRecord<'a> {
     /// A digest of what identifies the caller, the same for the same identity.
     pub principal: Option<&'a [u8]>,
     /// What is known of the caller's identity, by name.
-    pub claims: &'a [(&'a str, &'a str)],
+    pub claims: &'a [(&'a str, Cow<'a, str>)],
     pub method: &'a str,
     /// The target as received; the query is cut off.
     pub path: &'a str,
@@ -156,7 +157,7 @@ impl AuditLog {
         log
     }
 
-    pub fn options(&self) -> &AuditOptions {
+    pub fn options(&self) -> &Arc<AuditOptions> {
         &self.options
     }
 

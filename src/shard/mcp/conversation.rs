@@ -203,6 +203,7 @@ impl Conversation {
         let headers = &headers;
         let incoming = Incoming { shard, backend, session, principal, headers, passed_on, prefers_events: false };
         let mut record = Record::new();
+        record.principal = principal.clone();
         let mut responder = Responder::outbox(self.outbox.clone(), Event::new());
         super::post(&incoming, body, &mut responder, &mut record).await;
         record.answered(&responder);
@@ -237,6 +238,7 @@ impl Conversation {
             let incoming =
                 Incoming { shard, backend, session: None, principal, headers, passed_on, prefers_events: false };
             let mut record = Record::new();
+            record.principal = principal.clone();
             let mut responder = Responder::outbox(this.outbox.clone(), cancelled);
             super::post(&incoming, body, &mut responder, &mut record).await;
             record.answered(&responder);

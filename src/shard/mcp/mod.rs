@@ -411,6 +411,7 @@ async fn batch_element(incoming: &Incoming<'_>, session: &Rc<Session>, element: 
         Err(fault) => return Some(error::fault_response(None, &scan_fault(&fault))),
     };
     let mut record = Record::new();
+    record.principal = incoming.principal.clone();
     let mut responder = Responder::collect(session.clone());
     message(incoming, element, &envelope, &mut responder, &mut record).await;
     record.answered(&responder);

@@ -16,7 +16,7 @@ fn record(denial: Option<&Denial>) -> AuditRecord<'_> {
         remote: Some("[::1]:5000".parse().expect("an address")),
         client: None,
         principal: Some(&[0xAB, 0xCD]),
-        claims: &[("iss", "https://issuer"), ("sub", "some\"body\n")],
+        claims: &[("iss", Cow::Borrowed("https://issuer")), ("sub", Cow::Borrowed("some\"body\n"))],
         method: "POST",
         path: "/mcp?token=secret",
         host: None,

@@ -24,6 +24,14 @@ pub const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const LIST_CACHE_ENTRIES_MAX: usize = 8_192;
 /// See [`LIST_CACHE_ENTRIES_MAX`].
 pub const LIST_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Resources of targets that one shard keeps, and their bytes; the oldest leave first, and one of more than half is not kept.
+pub const READ_CACHE_ENTRIES_MAX: usize = 8_192;
+/// See [`READ_CACHE_ENTRIES_MAX`].
+pub const READ_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Resources of one target on their way to a shard that others may wait for; beyond it none waits.
+pub const READ_FLIGHTS_MAX: usize = 1_024;
+/// Resources of one target whose last change a shard remembers; beyond it all of them count as changed.
+pub const READ_UPDATES_MAX: usize = 1_024;
 /// First pages of merged lists that one shard keeps, and their bytes; the oldest leave first.
 pub const PAGE_CACHE_ENTRIES_MAX: usize = 4_096;
 /// See [`PAGE_CACHE_ENTRIES_MAX`].

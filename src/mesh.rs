@@ -60,6 +60,8 @@ pub enum ToShard {
     ListFetched(Box<ListFetched>),
     /// A target has told a shard that lists have changed.
     ListsChanged(Box<ListsChanged>),
+    /// A target has told a shard that resources have changed.
+    ReadsChanged(Box<ReadsChanged>),
 }
 
 /// A target's list by a name that every shard understands.
@@ -108,6 +110,17 @@ pub struct ListsChanged {
     pub place: usize,
     /// When the shard was told, for each kind.
     pub at: [Instant; 4],
+}
+
+/// Resources of one target that changed.
+pub struct ReadsChanged {
+    pub backend: Arc<McpBackend>,
+    /// The target's place in it.
+    pub place: usize,
+    /// By the target's own names.
+    pub uris: Arc<[Arc<str>]>,
+    /// When the shard had been told of all.
+    pub at: Instant,
 }
 
 /// A target's word to one of a caller's conversations, for those of its listeners that are elsewhere.

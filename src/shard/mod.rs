@@ -291,6 +291,7 @@ impl Shard {
             }
             ToShard::ListFetched(fetched) => mcp::cache::share::take(self, *fetched),
             ToShard::ListsChanged(changed) => mcp::cache::share::note_changed(self, &changed),
+            ToShard::ReadsChanged(changed) => mcp::cache::reads::note_changed(self, &changed),
             ToShard::Drain { done } => {
                 // Not awaited: requests that drain may need what still comes into this inbox.
                 let shard = self.clone();

@@ -14,6 +14,7 @@ mod modern_targets;
 mod old_clients;
 mod old_revisions;
 mod old_targets;
+mod reads;
 mod shards;
 mod streams;
 #[path = "../support/mod.rs"]

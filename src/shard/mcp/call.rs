@@ -9,17 +9,20 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, Envelope, Splice};
 use bytes::Bytes;
 
+use super::cache::reads::Turn;
 use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
 use super::{
-    Incoming, era, failure_response, leg, listen, lists, lock, loss, mcp_fault, modern_leg, refuse, subscribe, tasks,
+    Incoming, cache, era, failure_response, leg, listen, lists, lock, loss, mcp_fault, modern_leg, refuse, subscribe,
+    tasks,
 };
 use crate::backend::lock::Gate;
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{FAREWELL_DEADLINE, SESSION_IN_FLIGHT_MAX};
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::{ListKind, Method};
+use crate::protocol::mcp::modern::reads;
 use crate::session::board::CallMark;
 use crate::session::{ChildCommand, InFlight, LegId, OpenLeg, Session, Transport};
 use crate::shard::Shard;
@@ -234,7 +237,25 @@ pub async fn exchange(
                 let _ = responder.json(200, error::result_response(id, b"{}")).await;
                 return Ok(Served::Done);
             }
-            let served = modern_leg::call(incoming, session, leg, &open, method, id, body, envelope, &route, responder);
+            let turn = match method {
+                Method::ResourcesRead => Box::pin(asking(incoming, session, body, envelope, &route)).await,
+                _ => None,
+            };
+            let asking = match turn {
+                Some(Turn::Kept(result, hints)) => {
+                    let answer = modern_leg::translate(session, &open, method, None, reads::again(&result, id, hints));
+                    let answer = match &route.outward_uri {
+                        Some((own, outward)) => routing::with_outward_uris(answer, own, outward),
+                        None => answer,
+                    };
+                    let _ = responder.answer(answer).await;
+                    return Ok(Served::Done);
+                }
+                Some(Turn::Ask(asking)) => Some(asking),
+                None => None,
+            };
+            let served =
+                modern_leg::call(incoming, session, leg, &open, method, id, body, envelope, &route, asking, responder);
             let outcome = match Box::pin(served).await {
                 Err(fault) if !retried && fault.kind == Kind::SessionUnknown && leg::rested(&open) => {
                     retried = true;
@@ -338,6 +359,18 @@ pub async fn exchange(
         };
         return relay::relay(call, answer, responder).await;
     }
+}
+
+/// A read of a modern target that may have been asked for before.
+async fn asking(
+    incoming: &Incoming<'_>,
+    session: &Session,
+    body: &[u8],
+    envelope: &Envelope,
+    route: &Route,
+) -> Option<Turn> {
+    let viewer = || cache::viewer(session);
+    Some(cache::reads::reading(incoming.shard, incoming.backend, route, viewer, body, envelope)?.turn().await)
 }
 
 /// Notes that the target's session may remember the request: then it must not be lost without anybody knowing. A tool that

@@ -8,6 +8,7 @@ pub mod headers;
 pub mod input;
 pub mod listen;
 pub mod questions;
+pub mod reads;
 pub mod request;
 pub mod results;
 pub mod state;

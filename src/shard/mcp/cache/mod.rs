@@ -3,6 +3,7 @@
 
 mod fetch;
 mod flight;
+pub mod reads;
 pub mod share;
 
 use std::cell::{Cell, RefCell};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentlane_runtime as runtime;
-use agentlane_wire::json;
+use agentlane_wire::json::{self, Envelope};
 use bytes::Bytes;
 
 use super::{SCAN_LIMITS, lock, mcp_fault};
@@ -20,9 +21,11 @@ use crate::backend::mcp::{FailureMode, ListPolicy};
 use crate::fault::{Fault, Kind};
 use crate::limits::{
     LIST_CACHE_BYTES_MAX, LIST_CACHE_ENTRIES_MAX, LIST_FLIGHTS_MAX, PAGE_CACHE_BYTES_MAX, PAGE_CACHE_ENTRIES_MAX,
+    READ_CACHE_BYTES_MAX, READ_CACHE_ENTRIES_MAX,
 };
 use crate::mesh::SharedList;
 use crate::protocol::mcp::cache::{Audience, Bounds, Cache, Found, Stamp, Viewer};
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::listing::{Listing, Origin};
 use crate::protocol::mcp::method::ListKind;
 use crate::protocol::mcp::revision::Revision;
@@ -39,12 +42,14 @@ const ENTRY_BYTES: usize = 256;
 /// In the order of their numbers.
 const KINDS: [ListKind; 4] = [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::ResourceTemplates];
 
-/// The lists that a shard keeps.
+/// The lists and resources that a shard keeps.
 pub struct Kept {
     /// Marked with when they were asked for.
     lists: RefCell<Cache<ListId, Instant, Arc<Listing>>>,
     /// First pages of merged lists, as results. Marked with [`Gathering::changes`].
     pages: RefCell<Cache<PageId, u64, Bytes>>,
+    /// Results of `resources/read`. Marked with when they were asked for.
+    reads: RefCell<Cache<reads::ReadId, Instant, Bytes>>,
 }
 
 /// A list of one target.
@@ -81,6 +86,7 @@ pub struct TargetLists {
     flights: RefCell<Vec<Rc<Flight>>>,
     /// Lists that other shards fetch, on the owner.
     leases: RefCell<Vec<share::Lease>>,
+    reads: reads::Reads,
 }
 
 /// What one target contributes.
@@ -111,7 +117,12 @@ impl Default for Kept {
     fn default() -> Self {
         let lists = Bounds { entries: LIST_CACHE_ENTRIES_MAX, bytes: LIST_CACHE_BYTES_MAX };
         let pages = Bounds { entries: PAGE_CACHE_ENTRIES_MAX, bytes: PAGE_CACHE_BYTES_MAX };
-        Kept { lists: RefCell::new(Cache::new(lists)), pages: RefCell::new(Cache::new(pages)) }
+        let reads = Bounds { entries: READ_CACHE_ENTRIES_MAX, bytes: READ_CACHE_BYTES_MAX };
+        Kept {
+            lists: RefCell::new(Cache::new(lists)),
+            pages: RefCell::new(Cache::new(pages)),
+            reads: RefCell::new(Cache::new(reads)),
+        }
     }
 }
 
@@ -127,6 +138,7 @@ impl TargetLists {
             audiences: Default::default(),
             flights: RefCell::default(),
             leases: RefCell::default(),
+            reads: reads::Reads::new(now),
         })
     }
 
@@ -183,6 +195,13 @@ pub fn viewer(session: &Session) -> Viewer {
     let capabilities = json::root(params).and_then(|root| json::get(params, root, "capabilities"));
     capabilities.ok().flatten().and_then(|range| range.of(params)).hash(&mut hasher);
     Viewer { caller: session.caller, abilities: hasher.finish() }
+}
+
+/// Who asks without a session.
+pub fn viewer_without(caller: Caller, body: &[u8], envelope: &Envelope) -> Viewer {
+    let mut hasher = DefaultHasher::new();
+    envelope.meta_client_capabilities.and_then(|range| range.of(body)).hash(&mut hasher);
+    Viewer { caller, abilities: hasher.finish() }
 }
 
 impl Gathering<'_> {

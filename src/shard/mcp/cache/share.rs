@@ -19,9 +19,9 @@ use crate::protocol::mcp::method::ListKind;
 use crate::shard::{BackendState, Shard};
 
 /// Changes that come together are told together.
-const TELL_AFTER: Duration = Duration::from_millis(10);
+pub(super) const TELL_AFTER: Duration = Duration::from_millis(10);
 /// A shard whose inbox is full is told again so often.
-const TELL_ATTEMPTS: u32 = 100;
+pub(super) const TELL_ATTEMPTS: u32 = 100;
 
 /// A list that some shard was told to fetch.
 #[derive(Clone)]
@@ -144,7 +144,7 @@ pub fn note_changed(shard: &Shard, changed: &ListsChanged) {
 }
 
 /// The same target on this shard, if it has the same configuration.
-fn here(
+pub(super) fn here(
     shard: &Shard,
     backend: &Arc<crate::backend::mcp::McpBackend>,
     place: usize,

@@ -136,7 +136,7 @@ impl Feed {
         outcome
     }
 
-    /// What is kept of lists gets old before anybody is told that they have changed.
+    /// What is kept of lists and resources gets old before anybody is told that they have changed.
     fn outdate(&self, shard: &Rc<Shard>, commands: &[Command]) {
         for list in List::ALL {
             let change = Change::List(list);
@@ -145,6 +145,16 @@ impl Feed {
                 .any(|command| matches!(command, Command::Deliver { change: told, .. } if *told == change))
             {
                 cache::changed(shard, &self.session, self.leg, list.notification().as_bytes());
+            }
+        }
+        let mut last = None;
+        for command in commands {
+            // Told to several listeners it is still one change.
+            if let Command::Deliver { change: Change::Resource(uri), .. } = command
+                && last != Some(uri)
+            {
+                cache::reads::updated(shard, &self.session, self.leg, uri);
+                last = Some(uri);
             }
         }
     }

@@ -18,8 +18,9 @@ use agentlane_wire::h1::Known;
 use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::Bytes;
 
+use super::cache::reads::{Reading, Turn};
 use super::routing::{self, Route};
-use super::{Incoming, era, hub, lists, lock, method_of, tasks};
+use super::{Incoming, cache, era, hub, lists, lock, method_of, tasks};
 use crate::backend::lock::Gate;
 use crate::fault::{Fault, Kind, Origin};
 use crate::protocol::mcp::caller::Caller;
@@ -27,6 +28,7 @@ use crate::protocol::mcp::content::Edits;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::{ListKind, Method};
 use crate::protocol::mcp::modern::answer::{self, Answer, Hints};
+use crate::protocol::mcp::modern::reads;
 use crate::protocol::mcp::modern::request::{self, Declared, Refusal};
 use crate::protocol::mcp::modern::state::{self, State};
 use crate::protocol::mcp::modern::{VERSION, discover::GATEWAY};
@@ -196,7 +198,22 @@ impl Request<'_> {
         }
         if let Some(modern) = era::modern_target(self.shard(), backend, route.index, self.caller).await? {
             let state = wrapped.map(|(_, state)| state);
-            match straight::call(self, target, &modern, &route, state.as_deref(), responder).await? {
+            let asking = match self.reading(&route) {
+                None => None,
+                Some(reading) => match reading.turn().await {
+                    Turn::Ask(asking) => Some(asking),
+                    Turn::Kept(result, hints) => {
+                        let answer = reads::again(&result, &self.id, hints);
+                        let answer = match &route.outward_uri {
+                            Some((own, outward)) => routing::with_outward_uris(answer, own, outward),
+                            None => answer,
+                        };
+                        self.conclude(Answer::ok(answer), responder).await;
+                        return Ok(());
+                    }
+                },
+            };
+            match straight::call(self, target, &modern, &route, state.as_deref(), asking, responder).await? {
                 Upstream::Served => return Ok(()),
                 // Its verdict has been withdrawn: it speaks the other language now.
                 Upstream::NotModern => {}
@@ -220,6 +237,15 @@ impl Request<'_> {
         let (shard, backend) = (self.shard(), self.incoming.backend);
         lock::check(shard, backend, &lease.session, self.method, &self.body, &self.envelope, route).await?;
         Ok(lease)
+    }
+
+    /// A read that may have been asked for before.
+    fn reading(&self, route: &Route) -> Option<Reading<'_>> {
+        if self.method != Method::ResourcesRead {
+            return None;
+        }
+        let viewer = || cache::viewer_without(self.caller, &self.body, &self.envelope);
+        cache::reads::reading(self.shard(), self.incoming.backend, route, viewer, &self.body, &self.envelope)
     }
 
     fn state(&self) -> Result<Option<State>, Fault> {

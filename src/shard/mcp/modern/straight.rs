@@ -27,6 +27,7 @@ use crate::protocol::mcp::modern::request::Refusal;
 use crate::protocol::mcp::modern::state;
 use crate::protocol::mcp::modern::tools::Tools;
 use crate::protocol::mcp::tasks::Naming;
+use crate::shard::mcp::cache::reads::Asking;
 use crate::shard::mcp::era::ModernTarget;
 use crate::shard::mcp::upstream::{self, Answer};
 use crate::shard::mcp::{SCAN_LIMITS, mcp_fault, relay, routing, tasks};
@@ -64,6 +65,7 @@ pub async fn call(
     modern: &ModernTarget,
     route: &Route,
     state: Option<&str>,
+    asking: Option<Asking>,
     responder: &mut Responder<'_>,
 ) -> Result<Upstream, Refusal> {
     if let TargetKind::Stdio(stdio) = &target.kind {
@@ -73,7 +75,7 @@ pub async fn call(
     let exchange = exchange(request, target, modern, route, state, &socket, responder.is_direct());
     let Some(got) = watched(exchange, &socket, responder).await else { return Ok(Upstream::Served) };
     let tools = (!responder.is_direct()).then_some(&*modern.tools);
-    let relayed = Relayed { request, target, route, tools, tasks: names_tasks(request, modern) };
+    let relayed = Relayed { request, target, route, tools, asking, tasks: names_tasks(request, modern) };
     match got? {
         Got::Stream(mut http) => {
             let outcome = relay::pass(&mut http, responder).await;
@@ -82,6 +84,7 @@ pub async fn call(
         }
         Got::Whole(body) => {
             relayed.learn(&body);
+            relayed.keep(&body);
             let body = relayed.outward(body, None);
             request.conclude(Answered::ok(body), responder).await;
         }
@@ -221,6 +224,8 @@ struct Relayed<'r, 'a> {
     route: &'r Route,
     /// Of a client that writes no headers: what will have to go into them.
     tools: Option<&'r RefCell<Tools>>,
+    /// Of a resource that others may wait for.
+    asking: Option<Asking>,
     /// The answer may name tasks, which have other ids outward.
     tasks: bool,
 }
@@ -239,6 +244,13 @@ impl Relayed<'_, '_> {
         let result = json::scan(message, &SCAN_LIMITS).ok().and_then(|envelope| envelope.result);
         if let Some(result) = result {
             tools.borrow_mut().learn(message, result);
+        }
+    }
+
+    /// Others may get the same.
+    fn keep(&self, message: &[u8]) {
+        if let Some(asking) = &self.asking {
+            asking.answered(message);
         }
     }
 
@@ -303,6 +315,7 @@ impl Relayed<'_, '_> {
             match envelope.kind {
                 MessageKind::Response | MessageKind::ErrorResponse => {
                     self.learn(&message);
+                    self.keep(&message);
                     let body = self.outward(message, Some(&envelope));
                     socket.set(None);
                     self.request.conclude(Answered::ok(body), responder).await;

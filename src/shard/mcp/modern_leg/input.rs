@@ -55,7 +55,13 @@ pub async fn go_on(
 ) -> Result<Next, Fault> {
     let Some(result) = envelope.result else { return Ok(Next::Answered) };
     match results::kind(data, result) {
-        ResultKind::Complete => return Ok(Next::Answered),
+        ResultKind::Complete => {
+            // What answers of the client led to is this request's alone.
+            if let Some(asking) = asked.asking.as_ref().filter(|_| asked.retry.borrow().is_none()) {
+                asking.answered(data);
+            }
+            return Ok(Next::Answered);
+        }
         ResultKind::Unknown => return Err(broken("target answered with an unknown kind of result")),
         ResultKind::InputRequired => {}
     }

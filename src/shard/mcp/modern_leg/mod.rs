@@ -16,6 +16,7 @@ use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::{Bytes, BytesMut};
 use simd_json::prelude::*;
 
+use super::cache::reads::Asking;
 use super::era::ModernTarget;
 use super::leg::Opened;
 use super::relay::{self, Call, Served};
@@ -50,6 +51,8 @@ pub struct Asked {
     repeatable: bool,
     /// What it was last sent again with.
     retry: RefCell<Option<Retry>>,
+    /// Of a resource that others may wait for.
+    asking: Option<Asking>,
 }
 
 /// What became of a call.
@@ -187,12 +190,13 @@ pub async fn call(
     body: &Bytes,
     envelope: &Envelope,
     route: &Route,
+    asking: Option<Asking>,
     responder: &mut Responder<'_>,
 ) -> Result<Outcome, Fault> {
     if !exists(method) {
         return Err(Fault::new(Kind::MethodNotFound, "method not found"));
     }
-    let asked = asked(incoming, method, body, envelope, route)?;
+    let asked = Asked { asking, ..asked(incoming, method, body, envelope, route)? };
     let shard = incoming.shard;
     let (cancelled, socket) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None)));
     call::register(
@@ -320,7 +324,7 @@ fn asked(
     let tool = tool.and_then(|range| json::string(&message, range).ok()).map(|name| name.into_owned());
     let repeatable = !matches!(method, Method::ToolsCall | Method::Other);
     let (extra, retry) = (Bytes::copy_from_slice(incoming.passed_on), RefCell::default());
-    Ok(Asked { message, envelope, extra, tool, repeatable, retry })
+    Ok(Asked { message, envelope, extra, tool, repeatable, retry, asking: None })
 }
 
 /// Sends the request under a new id of the gateway's, and says so to whoever may cancel it.

@@ -69,7 +69,7 @@ pub async fn call(
     responder: &mut Responder<'_>,
 ) -> Result<Upstream, Refusal> {
     if let TargetKind::Stdio(stdio) = &target.kind {
-        return Box::pin(child::call(request, target, stdio, modern, route, state, responder)).await;
+        return Box::pin(child::call(request, target, stdio, modern, route, state, asking, responder)).await;
     }
     let socket = Cell::new(None);
     let exchange = exchange(request, target, modern, route, state, &socket, responder.is_direct());

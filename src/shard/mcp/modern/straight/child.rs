@@ -18,6 +18,7 @@ use crate::protocol::mcp::modern::request::Refusal;
 use crate::protocol::mcp::modern::results;
 use crate::session::board::CallMark;
 use crate::session::{ChildCommand, ChildPort};
+use crate::shard::mcp::cache::reads::Asking;
 use crate::shard::mcp::era::ModernTarget;
 use crate::shard::mcp::modern::bridge::keep_alive;
 use crate::shard::mcp::modern::{Request, Route, no_answer, parameters};
@@ -44,7 +45,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// Sends the request and relays what comes. `state`: as in [`super::call`].
+/// Sends the request and relays what comes. `state` and `asking`: as in [`super::call`].
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
 pub async fn call(
     request: &Request<'_>,
     target: &Target,
@@ -52,6 +54,7 @@ pub async fn call(
     modern: &ModernTarget,
     route: &Route,
     state: Option<&str>,
+    asking: Option<Asking>,
     responder: &mut Responder<'_>,
 ) -> Result<Upstream, Refusal> {
     let number = request.shard().call_id();
@@ -64,7 +67,8 @@ pub async fn call(
     let Some((under_way, answer)) = ask(request, target, stdio, number, message).await? else {
         return Ok(Upstream::NotModern);
     };
-    let relayed = Relayed { request, target, route, tools: Some(&modern.tools), tasks: names_tasks(request, modern) };
+    let (tools, tasks) = (Some(&*modern.tools), names_tasks(request, modern));
+    let relayed = Relayed { request, target, route, tools, asking, tasks };
     relayed.of_child(under_way, answer, responder).await
 }
 
@@ -134,6 +138,7 @@ impl Relayed<'_, '_> {
                 MessageKind::Response => {
                     under_way.answered = true;
                     self.learn(&message);
+                    self.keep(&message);
                     let answer = Answered::ok(self.outward(self.under_own_id(&message, &envelope)?, None));
                     self.request.conclude(answer, responder).await;
                     return Ok(Upstream::Served);

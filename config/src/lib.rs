@@ -58,8 +58,8 @@ pub use model::{
     Route, RouteBackend, ValueMatch,
 };
 pub use policy::{
-    Authority, BackendPolicies, Cors, DirectResponse, FullAuthority, HeaderModifier, ListenerPolicies, PathRewrite,
-    RequestRedirect, RoutePolicies, Scheme, TargetPolicies, Timeout, UrlRewrite,
+    Authority, BackendHttp, BackendPolicies, Cors, DirectResponse, FullAuthority, HeaderModifier, HttpVersion,
+    ListenerPolicies, PathRewrite, RequestRedirect, RoutePolicies, Scheme, TargetPolicies, Timeout, UrlRewrite,
 };
 pub use process::{
     AccessLog, HttpLimits, LogFormat, Logging, McpDefaults, ProcessConfig, Runtime, SessionConfig, ShardCount, Shards,

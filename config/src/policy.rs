@@ -75,8 +75,10 @@ record! {
         pub health: Option<Health> = opt "health";
         /// How many requests it takes at once, whatever routes lead to it.
         pub concurrency: Option<ConcurrencyLimit> = opt "concurrencyLimit";
+        /// The version of HTTP that the backend is spoken to in; every target of an MCP backend without such a policy of its own.
+        pub http: Option<BackendHttp> = opt "http";
     }
-    later "transformations", "http", "tcp", "backendTunnel", "a2a", "inferenceRouting", "sessionAffinity", "ai";
+    later "transformations", "tcp", "backendTunnel", "a2a", "inferenceRouting", "sessionAffinity", "ai";
     guard "backendAuth", "extAuthz", "authorization", "mcpAuthorization", "mcpGuardrails";
 }
 
@@ -90,9 +92,31 @@ record! {
         pub tls: Option<BackendTls> = opt "backendTLS";
         /// Lets addresses of the target rest that keep failing.
         pub health: Option<Health> = opt "health";
+        /// The version of HTTP that the target is spoken to in.
+        pub http: Option<BackendHttp> = opt "http";
     }
-    later "transformations", "http", "tcp", "backendTunnel";
+    later "transformations", "tcp", "backendTunnel";
     guard "backendAuth";
+}
+
+record! {
+    /// How HTTP is spoken to a backend.
+    #[derive(Default)]
+    pub struct BackendHttp {
+        /// Over TLS it is offered, unless `backendTLS.alpn` says what is. Default: HTTP/1.1, or what `alpn` comes to.
+        pub version: Option<HttpVersion> = opt "version";
+    }
+    later "requestTimeout";
+}
+
+words! {
+    /// A version of HTTP.
+    pub enum HttpVersion {
+        /// HTTP/1.1.
+        Http11 = "HTTP/1.1",
+        /// HTTP/2: without TLS by prior knowledge.
+        Http2 = "HTTP/2.0",
+    }
 }
 
 record! {

@@ -154,9 +154,13 @@ impl Resolver<'_, '_> {
         if let Some(name) = written.backend {
             let (backend, defaults) = self.named_backend(&name, written.at.of("backend"))?;
             // One federation has one way to its targets, whichever route leads to it.
-            if policies.tls.is_some() && matches!(self.backends[backend.0].kind, BackendKind::Mcp(_)) {
-                let message = "backendTLS of a named MCP backend stands in its own definition, or at its targets";
-                self.cx.fault(written.at.of("policies"), FaultKind::Conflict, message.to_owned());
+            let ways = [("backendTLS", policies.tls.is_some()), ("http", policies.http.is_some())];
+            for (key, _) in ways.into_iter().filter(|(_, is_written)| *is_written) {
+                if matches!(self.backends[backend.0].kind, BackendKind::Mcp(_)) {
+                    let message =
+                        format!("{key} of a named MCP backend stands in its own definition, or at its targets");
+                    self.cx.fault(written.at.of("policies"), FaultKind::Conflict, message);
+                }
             }
             return Some(RouteBackend { backend, weight: written.weight, policies: overlay(policies, defaults) });
         }
@@ -531,6 +535,7 @@ fn overlay(written: BackendPolicies, defaults: BackendPolicies) -> BackendPolici
         tls: written.tls.or(defaults.tls),
         health: written.health.or(defaults.health),
         concurrency: written.concurrency.or(defaults.concurrency),
+        http: written.http.or(defaults.http),
     }
 }
 

@@ -59,7 +59,7 @@ record! {
         pub insecure: bool = or(false) "insecure";
         /// Accepts a certificate for any name, if it is valid otherwise. Default: false.
         pub insecure_host: bool = or(false) "insecureHost";
-        /// Application protocols to offer. Default: http/1.1.
+        /// Application protocols to offer, h2 and http/1.1 among them. Default: the one that `http.version` says.
         pub alpn: Vec<String> = opt "alpn" as Vec<Alpn>;
     }
     later "keyExchangeGroups";
@@ -230,11 +230,6 @@ impl Form for Alpn {
     fn decode(node: &Node, cx: &mut Context<'_>) -> Option<String> {
         let expected = "the name of an application protocol, like http/1.1";
         let text = cx.string(node, expected)?;
-        if text == "h2" {
-            let place = cx.place(node.mark);
-            cx.not_built(place, "HTTP/2 to an upstream", "left out");
-            return None;
-        }
         if text.is_empty() || text.len() > 255 {
             cx.invalid(node, expected);
             return None;

@@ -1,8 +1,9 @@
-//! An HTTP/1.1 backend.
+//! A backend of plain HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use agentlane_link::client::{self, Pool, Spoken};
 use agentlane_link::tls::ClientTls;
 
 use super::health::Health;
@@ -18,6 +19,8 @@ pub struct Endpoint {
     pub addresses: Arc<[SocketAddr]>,
     /// How TLS is spoken to it; `None`: not at all.
     pub tls: Option<ClientTls>,
+    /// The version of HTTP.
+    pub spoken: Spoken,
     /// Who fails is remembered; `None`: nothing is.
     pub judged: Option<Arc<Judged>>,
 }
@@ -34,6 +37,11 @@ pub struct Judged {
 }
 
 impl Endpoint {
+    /// Its connections to one of the addresses.
+    pub fn of(&self, pool: &Pool, address: SocketAddr) -> client::Endpoint {
+        pool.endpoint(address, self.tls.as_ref(), self.spoken)
+    }
+
     /// The address for the `ticket`-th connection.
     pub fn address(&self, ticket: u64) -> Option<SocketAddr> {
         match self.addresses.len() {

@@ -176,8 +176,8 @@ impl McpBackend {
 impl HttpTarget {
     /// TLS by the number of its side of the handshake, which a reload keeps as long as nothing of it is changed.
     fn fingerprint(&self) -> String {
-        let Endpoint { authority, tls, .. } = &self.endpoint;
-        format!("{authority} {} {:?} {:?}", self.path, self.request, tls.as_ref().map(ClientTls::id))
+        let Endpoint { authority, tls, spoken, .. } = &self.endpoint;
+        format!("{authority} {spoken:?} {} {:?} {:?}", self.path, self.request, tls.as_ref().map(ClientTls::id))
     }
 }
 

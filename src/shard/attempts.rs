@@ -161,10 +161,6 @@ impl Attempts for Tries<'_> {
         retries.sent.inc();
         let due = self.route.timeouts.backend.map(|limit| at + limit);
         let due = due.into_iter().chain(self.whole).min();
-        Some(Again {
-            endpoint: self.shard.pool.endpoint(choice.address, endpoint.tls.as_ref()),
-            pause: retry.backoff,
-            due,
-        })
+        Some(Again { endpoint: endpoint.of(&self.shard.pool, choice.address), pause: retry.backoff, due })
     }
 }

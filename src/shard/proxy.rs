@@ -53,7 +53,7 @@ pub async fn forward(
         body_idle: None,
         ends_by: due.map(|limit| now + limit),
     };
-    let endpoint = shard.pool.endpoint(choice.address, choice.backend.endpoint.tls.as_ref());
+    let endpoint = choice.backend.endpoint.of(&shard.pool, choice.address);
     let request =
         |out: &mut BytesMut, framing| write_request(out, framing, view, going.choice().backend, &going.changes());
     let response =

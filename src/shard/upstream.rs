@@ -132,7 +132,7 @@ impl Shard {
         deadline: Option<Instant>,
         socket: Option<&Cell<Option<Cut>>>,
     ) -> Result<HttpAnswer, Failure> {
-        let pool = self.pool.endpoint(address, endpoint.tls.as_ref());
+        let pool = endpoint.of(&self.pool, address);
         let connection = pool.connection().await.map_err(|error| (error, false))?;
         let reused = connection.is_reused();
         match attempt(connection, method, head.clone(), body.clone(), deadline, socket).await {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentlane_config as config;
+use agentlane_link::client::Spoken;
 use agentlane_link::h2::Http2Limits;
 use agentlane_link::server::ServerLimits;
 use bytes::Bytes;
@@ -209,12 +210,12 @@ impl Compiler<'_> {
         let backend = self.document.backend(reference.backend);
         let request = edits(reference.policies.request_headers.as_ref());
         let response = edits(reference.policies.response_headers.as_ref());
-        let tls = reference.policies.tls.as_ref();
+        let way = Way::of(reference.policies.tls.as_ref(), reference.policies.http.as_ref());
         Ok(match &backend.kind {
             config::BackendKind::Http(host_port) => Backend::Http(Arc::new(HttpBackend {
                 endpoint: Endpoint {
                     judged: judged(&backend.name, reference.policies.health.as_ref(), None),
-                    ..self.endpoint(&host_port.host, host_port.port, tls)?
+                    ..self.endpoint(&host_port.host, host_port.port, way)?
                 },
                 request,
                 response,
@@ -271,12 +272,12 @@ impl Compiler<'_> {
         policies: &config::BackendPolicies,
         retry: Option<&config::Retry>,
     ) -> Result<Target, CompileFault> {
-        let tls = policies.tls.as_ref();
+        let way = Way::of(policies.tls.as_ref(), policies.http.as_ref());
         let health = target.policies.health.as_ref().or(policies.health.as_ref());
         let judged = || judged(&format!("{backend}/{}", target.name), health, retry);
         let kind = match &target.transport {
-            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http, tls, judged())?),
-            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http, tls, judged())?),
+            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http, way, judged())?),
+            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http, way, judged())?),
             config::Transport::Stdio(stdio) => TargetKind::Stdio(StdioTarget {
                 command: stdio.cmd.clone(),
                 args: stdio.args.clone(),
@@ -324,19 +325,21 @@ impl Compiler<'_> {
         &mut self,
         target: &config::Target,
         http: &config::HttpTarget,
-        tls: Option<&config::BackendTls>,
+        way: Way<'_>,
         judged: Option<Arc<Judged>>,
     ) -> Result<HttpTarget, CompileFault> {
         let by_url = config::BackendTls::default();
-        let tls = target.policies.tls.as_ref().or(tls).or(http.secure.then_some(&by_url));
+        let own = Way::of(target.policies.tls.as_ref(), target.policies.http.as_ref());
+        let tls = own.tls.or(way.tls).or(http.secure.then_some(&by_url));
+        let way = Way { tls, version: own.version.or(way.version) };
         Ok(HttpTarget {
-            endpoint: Endpoint { judged, ..self.endpoint(&http.host, http.port, tls)? },
+            endpoint: Endpoint { judged, ..self.endpoint(&http.host, http.port, way)? },
             path: http.path.clone(),
             request: edits(target.policies.request_headers.as_ref()),
         })
     }
 
-    fn endpoint(&mut self, host: &str, port: u16, tls: Option<&config::BackendTls>) -> Result<Endpoint, CompileFault> {
+    fn endpoint(&mut self, host: &str, port: u16, Way { tls, version }: Way<'_>) -> Result<Endpoint, CompileFault> {
         let addresses = self.addresses.get(&(host.to_owned(), port)).cloned().unwrap_or_else(|| Arc::from([]));
         let mut authority = config::HostPort { host: host.to_owned(), port }.to_string();
         // Hosts on the public side of proxies know themselves without the usual port (RFC 9110, 4.2.2).
@@ -345,8 +348,36 @@ impl Compiler<'_> {
         {
             authority.truncate(bare.len());
         }
-        let tls = tls.map(|tls| self.kept.tls.client(host, tls)).transpose()?;
-        Ok(Endpoint { authority, addresses, tls, judged: None })
+        let spoken = match (version, tls) {
+            (Some(config::HttpVersion::Http2), _) => Spoken::Http2,
+            (None, Some(tls)) if tls.alpn.iter().any(|name| name == "h2") => Spoken::Agreed,
+            _ => Spoken::Http1,
+        };
+        let offered = tls.map(|tls| {
+            let mut tls = tls.clone();
+            match spoken {
+                Spoken::Http2 if tls.alpn.is_empty() => tls.alpn.push("h2".to_owned()),
+                // Written as HTTP/1.1: then it is not offered.
+                Spoken::Http1 => tls.alpn.retain(|name| name != "h2"),
+                _ => {}
+            }
+            tls
+        });
+        let tls = offered.map(|tls| self.kept.tls.client(host, &tls)).transpose()?;
+        Ok(Endpoint { authority, addresses, tls, spoken, judged: None })
+    }
+}
+
+/// How an upstream is spoken to, as far as it is written.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    tls: Option<&'a config::BackendTls>,
+    version: Option<config::HttpVersion>,
+}
+
+impl<'a> Way<'a> {
+    fn of(tls: Option<&'a config::BackendTls>, http: Option<&config::BackendHttp>) -> Self {
+        Way { tls, version: http.and_then(|http| http.version) }
     }
 }
 

@@ -188,7 +188,8 @@ fn upstreams() {
         ("key: $CERTS/gateway.key", &["key: needs a cert beside it"]),
         ("cert: $CERTS/gateway.pem, key: $CERTS/ops.key", &["key: does not belong to the certificate"]),
         ("insecure: true, root: $CERTS/root.pem", &["root: has no effect beside insecure"]),
-        ("alpn: [h2]", &["alpn[0]: HTTP/2 to an upstream is known, but not built in this version"]),
+        ("alpn: [h2, http/1.1]", &[]),
+        ("alpn: ['']", &["alpn[0]: expected the name of an application protocol, like http/1.1, got \"\""]),
         ("subjectAltNames: [a]", &["subjectAltNames: known, but not built in this version"]),
     ];
     for (tls, expected) in cases {

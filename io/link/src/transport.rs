@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use crate::buffer;
 use crate::h2::{StreamReader, StreamWriter};
 use crate::peek::{Peek, peek};
-use crate::tls::{Session, TlsRead, TlsWrite};
+use crate::tls::{ALPN_HTTP2, Session, TlsRead, TlsWrite};
 
 /// A connected socket, with TLS on it or without.
 pub struct Transport {
@@ -50,6 +50,16 @@ impl Transport {
     /// This side's address; an error for a unix socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
+    }
+
+    /// Whether TLS is spoken on it.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether the two sides have agreed on HTTP/2 (RFC 9113, 3.2).
+    pub(crate) fn has_agreed_on_http2(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.connection().alpn_protocol() == Some(ALPN_HTTP2))
     }
 
     /// Where it comes from and goes to, as far as the socket tells.

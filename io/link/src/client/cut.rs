@@ -2,6 +2,8 @@
 
 use std::os::fd::RawFd;
 
+use crate::h2::StreamEnd;
+
 /// Ends one exchange with an upstream. To be used, or forgotten, before its connection is dropped, and on the same thread.
 #[derive(Clone)]
 pub struct Cut(pub(super) How);
@@ -10,6 +12,8 @@ pub struct Cut(pub(super) How);
 pub(super) enum How {
     /// The socket is this exchange's alone.
     Socket(RawFd),
+    /// A stream of a connection that others use.
+    Stream(StreamEnd),
 }
 
 impl Cut {
@@ -19,6 +23,7 @@ impl Cut {
         match self.0 {
             // SAFETY: shutdown(2) has no memory effects, and the descriptor is open: the connection lives.
             How::Socket(socket) => _ = unsafe { libc::shutdown(socket, libc::SHUT_RDWR) },
+            How::Stream(stream) => stream.end(),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use agentlane_wire::h1::{ChunkLimits, HeadLimits};
 
+use crate::h2::UpstreamLimits;
+
 /// What one upstream endpoint may use, and how long it may take.
 #[derive(Clone, Debug)]
 pub struct ClientLimits {
@@ -34,6 +36,8 @@ pub struct ClientLimits {
     pub response_time: Duration,
     /// Silence within a response body; none for streams that may be silent for ever.
     pub body_idle: Option<Duration>,
+    /// What HTTP/2 has beyond that.
+    pub http2: UpstreamLimits,
 }
 
 impl Default for ClientLimits {
@@ -52,6 +56,7 @@ impl Default for ClientLimits {
             write_time: Duration::from_secs(30),
             response_time: Duration::from_secs(60),
             body_idle: None,
+            http2: UpstreamLimits::default(),
         }
     }
 }

@@ -8,9 +8,10 @@ use bytes::BytesMut;
 
 use super::{ClientLimits, RequestWriter, ResponseReader};
 use crate::deadline::Deadlines;
+use crate::h2::{StreamReader, StreamWriter};
 use crate::sink::Sink;
 use crate::source::Source;
-use crate::transport::{Receiver, Transport};
+use crate::transport::{Receiver, Sender, Transport};
 
 pub(super) struct Link {
     pub(super) writer: RequestWriter,
@@ -24,6 +25,18 @@ impl Link {
         let writer = RequestWriter::new(Sink::new(write, deadlines.clone(), limits.write_time));
         let source = Source::new(read, deadlines, BytesMut::new());
         Link { writer, reader: ResponseReader::new(source, limits, false) }
+    }
+
+    /// One exchange on a connection of HTTP/2. `reused`: the connection has served before.
+    pub(super) fn of_stream(
+        (read, write): (StreamReader, StreamWriter),
+        reused: bool,
+        limits: Rc<ClientLimits>,
+    ) -> Self {
+        let deadlines = Deadlines::separate();
+        let writer = RequestWriter::new(Sink::new(Sender::Stream(write), deadlines.clone(), limits.write_time));
+        let source = Source::new(Receiver::Stream(read), deadlines, BytesMut::new());
+        Link { writer, reader: ResponseReader::new(source, limits, reused) }
     }
 
     /// Readies the link for another exchange.

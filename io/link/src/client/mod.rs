@@ -13,6 +13,7 @@ mod cut;
 mod error;
 mod limits;
 mod link;
+mod multiplex;
 mod pool;
 mod reader;
 mod writer;
@@ -27,10 +28,11 @@ use bytes::Bytes;
 pub use cut::Cut;
 pub use error::{ClientError, ClientErrorKind, Progress};
 pub use limits::ClientLimits;
-pub use pool::{Endpoint, Pool};
+pub use pool::{Endpoint, Pool, Spoken};
 pub use reader::ResponseReader;
 pub use writer::RequestWriter;
 
+use crate::h2::Share;
 use cut::How;
 use link::Link;
 use pool::Permit;
@@ -43,11 +45,17 @@ pub struct ClientConnection {
     /// Always there until the drop.
     link: Option<Box<Link>>,
     permit: Option<Permit>,
+    /// Its part of a connection of HTTP/2.
+    share: Option<Share>,
 }
 
 impl ClientConnection {
     fn new(link: Box<Link>, permit: Permit) -> Self {
-        ClientConnection { link: Some(link), permit: Some(permit) }
+        ClientConnection { link: Some(link), permit: Some(permit), share: None }
+    }
+
+    fn of_stream(link: Box<Link>, share: Share) -> Self {
+        ClientConnection { link: Some(link), permit: None, share: Some(share) }
     }
 
     /// Whether this connection has served a request before.
@@ -133,7 +141,11 @@ impl ClientConnection {
 
     /// For a task that may have to end a wait of this exchange.
     pub fn cut(&self) -> Option<Cut> {
-        Some(Cut(How::Socket(self.link.as_ref()?.socket().as_raw_fd())))
+        let receiver = self.link.as_ref()?.socket();
+        Some(Cut(match receiver.stream() {
+            Some(stream) => How::Stream(stream.ender()),
+            None => How::Socket(receiver.as_raw_fd()),
+        }))
     }
 
     /// Closes the connection, whatever its state.
@@ -164,6 +176,10 @@ impl ClientConnection {
 
 impl Drop for ClientConnection {
     fn drop(&mut self) {
+        // The stream first: a server that may have one more must have this one less.
+        if self.share.is_some() {
+            self.link = None;
+        }
         // Without a link the permit is returned by its own drop.
         let Some(permit) = self.permit.take() else { return };
         let Some(link) = self.link.take() else { return };

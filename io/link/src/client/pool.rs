@@ -12,6 +12,7 @@ use agentlane_runtime::local::oneshot;
 use agentlane_runtime::{Stream, now, sleep, spawn, timeout};
 
 use super::link::Link;
+use super::multiplex::Http2;
 use super::{ClientConnection, ClientError, ClientErrorKind, ClientLimits};
 use crate::peek::Peek;
 use crate::tls::{self, ClientTls, TlsError};
@@ -29,12 +30,25 @@ struct Shared {
     endpoints: RefCell<HashMap<Key, Endpoint>>,
 }
 
+/// The version of HTTP that an upstream is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Spoken {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: by prior knowledge, and over TLS by agreement, without which there is no connection.
+    Http2,
+    /// Whichever of the two the TLS handshake comes to.
+    Agreed,
+}
+
 /// An address, and how it is spoken to: connections of two TLS identities, or with TLS and without, are never mixed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     addr: SocketAddr,
     /// [`ClientTls::id`], 0 without TLS.
     tls: u64,
+    spoken: Spoken,
 }
 
 impl Pool {
@@ -44,9 +58,9 @@ impl Pool {
     }
 
     /// The endpoint at `addr`, spoken to with TLS or without. Keep it where requests come often: it saves the look-up.
-    pub fn endpoint(&self, addr: SocketAddr, tls: Option<&ClientTls>) -> Endpoint {
+    pub fn endpoint(&self, addr: SocketAddr, tls: Option<&ClientTls>, spoken: Spoken) -> Endpoint {
         let mut endpoints = self.0.endpoints.borrow_mut();
-        let key = Key { addr, tls: tls.map_or(0, ClientTls::id) };
+        let key = Key { addr, tls: tls.map_or(0, ClientTls::id), spoken };
         if let Some(endpoint) = endpoints.get(&key) {
             return endpoint.clone();
         }
@@ -60,6 +74,8 @@ impl Pool {
             open: Cell::new(0),
             waiting: RefCell::default(),
             sweeping: Cell::new(false),
+            spoken,
+            http2: Default::default(),
         }));
         endpoints.insert(key, endpoint.clone());
         endpoint
@@ -67,13 +83,16 @@ impl Pool {
 
     /// See [`Endpoint::connection`]; without TLS.
     pub async fn connection(&self, addr: SocketAddr) -> Result<ClientConnection, ClientError> {
-        self.endpoint(addr, None).connection().await
+        self.endpoint(addr, None, Spoken::Http1).connection().await
     }
 
     /// Closes all idle connections.
     pub fn clear(&self) {
         let endpoints: Vec<Endpoint> = self.0.endpoints.borrow().values().cloned().collect();
-        endpoints.iter().for_each(|endpoint| endpoint.sweep(|_| false));
+        endpoints.iter().for_each(|endpoint| {
+            endpoint.sweep(|_| false);
+            endpoint.sweep_http2(Duration::ZERO);
+        });
     }
 
     /// Open connections, in use and idle.
@@ -89,18 +108,20 @@ impl Pool {
 
 /// One upstream address of a pool. Clones share it.
 #[derive(Clone)]
-pub struct Endpoint(Rc<State>);
+pub struct Endpoint(pub(super) Rc<State>);
 
-struct State {
+pub(super) struct State {
     addr: SocketAddr,
     tls: Option<ClientTls>,
-    limits: Rc<ClientLimits>,
+    pub(super) limits: Rc<ClientLimits>,
     /// The last one used is at the end, and is used next.
     idle: RefCell<Vec<Idle>>,
     /// Connections in use, idle and being made.
-    open: Cell<usize>,
+    pub(super) open: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<Grant>>>,
     sweeping: Cell<bool>,
+    pub(super) spoken: Spoken,
+    pub(super) http2: Http2,
 }
 
 struct Idle {
@@ -132,8 +153,13 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    fn new(endpoint: &Endpoint) -> Self {
+    pub(super) fn new(endpoint: &Endpoint) -> Self {
         Permit { endpoint: endpoint.clone(), live: true }
+    }
+
+    /// The connection is kept, and counts.
+    pub(super) fn pass_on(&mut self) {
+        self.live = false;
     }
 
     pub(super) fn endpoint(&self) -> Endpoint {
@@ -157,6 +183,9 @@ impl Endpoint {
 
     /// A connection: the one used last, or a new one. Waits, within limits, when too many are open.
     pub async fn connection(&self) -> Result<ClientConnection, ClientError> {
+        if self.0.spoken != Spoken::Http1 {
+            return Box::pin(self.exchange()).await;
+        }
         match self.reuse() {
             Some(link) => Ok(ClientConnection::new(link, Permit::new(self))),
             None => Box::pin(self.new_connection()).await,
@@ -166,6 +195,13 @@ impl Endpoint {
     /// A connection that has served nothing yet, for the one retry after a reused connection broke. An idle connection
     /// makes room for it; only when all are in use it waits, and may then be given a used one.
     pub async fn new_connection(&self) -> Result<ClientConnection, ClientError> {
+        if self.0.spoken != Spoken::Http1 {
+            return Box::pin(self.exchange()).await;
+        }
+        self.new_http1().await
+    }
+
+    pub(super) async fn new_http1(&self) -> Result<ClientConnection, ClientError> {
         if self.0.open.get() >= self.0.limits.connections_max {
             let oldest = {
                 let mut idle = self.0.idle.borrow_mut();
@@ -182,11 +218,16 @@ impl Endpoint {
 
     async fn connect(&self, permit: Permit) -> Result<ClientConnection, ClientError> {
         let transport = self.open().await.map_err(ClientError::not_sent)?;
-        Ok(ClientConnection::new(Box::new(Link::new(transport, self.0.limits.clone())), permit))
+        Ok(self.on(transport, permit))
+    }
+
+    /// A connection of HTTP/1.
+    pub(super) fn on(&self, transport: Transport, permit: Permit) -> ClientConnection {
+        ClientConnection::new(Box::new(Link::new(transport, self.0.limits.clone())), permit)
     }
 
     /// A new connection, the handshake of TLS within its time.
-    async fn open(&self) -> Result<Transport, ClientErrorKind> {
+    pub(super) async fn open(&self) -> Result<Transport, ClientErrorKind> {
         let due = now().checked_add(self.0.limits.connect_time);
         let stream = match due {
             Some(due) => Stream::connect_until(self.0.addr, due).await,
@@ -221,7 +262,7 @@ impl Endpoint {
     }
 
     /// The idle connection used last, unless it has gone stale.
-    fn reuse(&self) -> Option<Box<Link>> {
+    pub(super) fn reuse(&self) -> Option<Box<Link>> {
         let now = now();
         loop {
             let mut idle = self.0.idle.borrow_mut().pop()?;
@@ -261,7 +302,7 @@ impl Endpoint {
     }
 
     /// One connection less, or another chance for who waits longest.
-    fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         while let Some(waiter) = self.0.pop_waiter() {
             match waiter.send(Grant::Connect(Permit::new(self))) {
                 Ok(()) => return,
@@ -272,7 +313,7 @@ impl Endpoint {
     }
 
     /// One task as long as anything is idle here; it holds no handle that would keep the endpoint.
-    fn start_sweeping(&self) {
+    pub(super) fn start_sweeping(&self) {
         if self.0.sweeping.replace(true) {
             return;
         }
@@ -307,7 +348,8 @@ fn sweep_once(state: &Weak<State>) -> bool {
             && (now.saturating_duration_since(idle.since) < endpoint.0.limits.trust
                 || idle.link.socket().peek() == Peek::Silent)
     });
-    let any = !endpoint.0.idle.borrow().is_empty();
+    endpoint.sweep_http2(endpoint.0.limits.idle);
+    let any = !endpoint.0.idle.borrow().is_empty() || !endpoint.0.http2.is_empty();
     endpoint.0.sweeping.set(any);
     any
 }

@@ -79,7 +79,11 @@ impl ResponseReader {
 
     /// Whether the connection can serve again: a whole message, the server's consent, and no byte too many.
     pub(super) fn is_reusable(&self) -> bool {
-        self.is_done() && self.keep_alive && self.source.buf.is_empty() && !self.source.is_over()
+        self.is_done()
+            && self.keep_alive
+            && self.source.buf.is_empty()
+            && !self.source.is_over()
+            && self.source.half.stream().is_none()
     }
 
     /// When the response head must have come, in place of the limit's time.
@@ -215,7 +219,11 @@ impl ResponseReader {
     /// An error of this exchange at its present progress; the connection will not serve again.
     pub(super) fn fail(&mut self, kind: ClientErrorKind) -> ClientError {
         self.state = State::Failed;
-        let progress = if self.answered { Progress::Answered } else { Progress::Unanswered { reused: self.reused } };
+        let progress = match self.source.half.stream() {
+            _ if self.answered => Progress::Answered,
+            Some(stream) if stream.is_unprocessed() => Progress::NotSent,
+            _ => Progress::Unanswered { reused: self.reused },
+        };
         ClientError { kind, progress }
     }
 }

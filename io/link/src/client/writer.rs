@@ -22,6 +22,8 @@ pub struct RequestWriter {
 enum State {
     Idle,
     Chunked,
+    /// A stream's end is the body's.
+    Stream,
     Length(u64),
     Done,
     Failed,
@@ -52,6 +54,7 @@ impl RequestWriter {
             return Err(ClientErrorKind::Request("request begun twice"));
         }
         self.state = match framing {
+            Framing::Chunked if self.sink.half.is_stream() => State::Stream,
             Framing::Chunked => State::Chunked,
             Framing::Length(length) => State::Length(length),
             Framing::None => State::Length(0),
@@ -67,7 +70,7 @@ impl RequestWriter {
             return Err(ClientErrorKind::Request("request begun twice"));
         }
         parts.insert(0, head);
-        self.send(parts).await?;
+        self.send(parts, true).await?;
         self.state = State::Done;
         Ok(())
     }
@@ -75,13 +78,13 @@ impl RequestWriter {
     /// Sends body parts, with the head if that waits. No parts, no chunk.
     pub async fn write(&mut self, parts: Parts) -> Result<(), ClientErrorKind> {
         let framed = self.frame(parts, false)?;
-        self.send(framed).await
+        self.send(framed, false).await
     }
 
     /// Sends the last body parts, possibly none, and ends the request.
     pub async fn finish(&mut self, parts: Parts) -> Result<(), ClientErrorKind> {
         let framed = self.frame(parts, true)?;
-        self.send(framed).await?;
+        self.send(framed, true).await?;
         self.state = State::Done;
         Ok(())
     }
@@ -89,7 +92,7 @@ impl RequestWriter {
     /// Sends a head that waits for its first body bytes.
     pub async fn flush(&mut self) -> Result<(), ClientErrorKind> {
         let head: Parts = self.pending.take().into_iter().collect();
-        self.send(head).await
+        self.send(head, false).await
     }
 
     fn frame(&mut self, mut parts: Parts, last: bool) -> Result<Parts, ClientErrorKind> {
@@ -109,7 +112,7 @@ impl RequestWriter {
                 parts.push(Bytes::from_static(if last { b"\r\n0\r\n\r\n" } else { CHUNK_END }));
             }
             State::Chunked if last => parts.push(Bytes::from_static(LAST_CHUNK)),
-            State::Chunked => {}
+            State::Chunked | State::Stream => {}
             State::Failed => return Err(ClientErrorKind::Write(io::ErrorKind::BrokenPipe)),
             State::Idle | State::Done => return Err(ClientErrorKind::Request("no request was begun")),
         }
@@ -121,9 +124,9 @@ impl RequestWriter {
         Ok(parts)
     }
 
-    async fn send(&mut self, parts: Parts) -> Result<(), ClientErrorKind> {
+    async fn send(&mut self, parts: Parts, last: bool) -> Result<(), ClientErrorKind> {
         self.started = true;
-        let sent = self.sink.write(parts).await;
+        let sent = if last { self.sink.finish(parts).await } else { self.sink.write(parts).await };
         sent.map_err(|error| {
             self.state = State::Failed;
             match error.kind() {

@@ -5,14 +5,18 @@
 //! served by a task of its own, which the first never waits for. The connection never moves to another shard.
 
 mod adapter;
+mod client;
 mod meter;
+mod ping;
 mod server;
 mod stream;
 
+pub use client::UpstreamLimits;
+pub(crate) use client::{Multiplexed, Share};
 pub use meter::MeterLimits;
 pub(crate) use server::Work;
 pub use server::{Http2, Http2Limits};
-pub(crate) use stream::{StreamReader, StreamWriter};
+pub(crate) use stream::{StreamEnd, StreamReader, StreamWriter};
 
 /// What a client with prior knowledge sends first (RFC 9113, 3.4), as far as it looks like a request of HTTP/1.
 pub(crate) const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";

@@ -18,6 +18,7 @@ use http::Request;
 
 use super::adapter::Adapter;
 use super::meter::{Meter, MeterLimits};
+use super::ping::Ping;
 use super::stream;
 use crate::drain::{Drain, Seat};
 use crate::server::{Connection, ServerLimits};
@@ -92,13 +93,6 @@ pub struct Http2 {
     drained: bool,
 }
 
-/// The question whether the client is there.
-struct Ping {
-    pings: h2::PingPong,
-    asked_at: Option<Instant>,
-    answered_at: Instant,
-}
-
 impl Http2 {
     /// Exchanges prefaces. `received`: what was read already.
     ///
@@ -132,7 +126,10 @@ impl Http2 {
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
         let (start, every) = (now(), tick_time(&limits));
-        let ping = limits.http2.keepalive.and_then(|_| connection.ping_pong());
+        let ping = limits.http2.keepalive.and_then(|every| {
+            let patience = limits.http2.keepalive_timeout;
+            connection.ping_pong().map(|pings| Ping::new(pings, every, patience, start))
+        });
         Ok(Http2 {
             connection,
             drain: drain.clone(),
@@ -142,7 +139,7 @@ impl Http2 {
             working: Rc::default(),
             busy_at: start,
             tick: Box::pin(sleep(every)),
-            ping: ping.map(|pings| Ping { pings, asked_at: None, answered_at: start }),
+            ping,
             leaving: None,
             drained: false,
             limits,
@@ -214,10 +211,8 @@ impl Http2 {
             self.check_idle();
             self.check_alive();
         }
-        if let Some(ping) = &mut self.ping
-            && ping.pings.poll_pong(cx).is_ready()
-        {
-            (ping.asked_at, ping.answered_at) = (None, now());
+        if let Some(ping) = &mut self.ping {
+            ping.poll(cx, now());
         }
     }
 
@@ -233,19 +228,10 @@ impl Http2 {
     }
 
     fn check_alive(&mut self) {
-        let (Some(ping), Some(every)) = (&mut self.ping, self.limits.http2.keepalive) else { return };
         let now = now();
-        match ping.asked_at {
-            Some(asked) if now.saturating_duration_since(asked) >= self.limits.http2.keepalive_timeout => {
-                tracing::debug!("an HTTP/2 client does not answer");
-                self.leaving = Some(now);
-            }
-            None if now.saturating_duration_since(ping.answered_at) >= every => {
-                if ping.pings.send_ping(h2::Ping::opaque()).is_ok() {
-                    ping.asked_at = Some(now);
-                }
-            }
-            _ => {}
+        if self.ping.as_mut().is_some_and(|ping| !ping.tick(now)) {
+            tracing::debug!("an HTTP/2 client does not answer");
+            self.leaving = Some(now);
         }
     }
 

@@ -5,35 +5,58 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use agentlane_runtime::{Either, Parts, race, sleep_until};
 use agentlane_wire::h2 as heads;
 use bytes::{Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::HOST;
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::buffer;
 use crate::transport::{Addresses, Received};
 
 /// Up to this many bytes, parts are joined: each would be a frame of its own.
 const JOIN_MAX: usize = 4 * 1024;
+/// Interim answers before the one that counts.
+const INTERIM_MAX: usize = 8;
 
 /// Both directions.
 struct Stream {
-    incoming: RefCell<RecvStream>,
+    incoming: RefCell<Incoming>,
     outgoing: RefCell<Outgoing>,
+    /// The server is known not to have looked at the request (RFC 9113, 8.7).
+    unprocessed: Cell<bool>,
     read_due: Cell<Option<Instant>>,
     write_due: Cell<Option<Instant>>,
     addresses: Addresses,
 }
 
+/// The receiving side.
+enum Incoming {
+    /// Of a request that was not sent yet; whoever waits for its answer.
+    Unasked(Option<Waker>),
+    /// The head of the answer, and how many came before it.
+    Answer(ResponseFuture, usize),
+    Body(RecvStream),
+    Failed(io::ErrorKind),
+}
+
 /// The sending side.
 enum Outgoing {
     Response(SendResponse<Bytes>),
+    /// `tls`: the scheme is https.
+    Request {
+        send: SendRequest<Bytes>,
+        tls: bool,
+    },
     Body(SendStream<Bytes>),
 }
 
@@ -43,15 +66,40 @@ pub(crate) struct StreamReader(Rc<Stream>);
 /// The sending direction.
 pub(crate) struct StreamWriter(Rc<Stream>);
 
+/// Ends a stream from outside.
+#[derive(Clone)]
+pub(crate) struct StreamEnd(Weak<Stream>);
+
+impl StreamEnd {
+    /// Whoever waits for the stream is told that it has broken; the server that nobody wants it.
+    pub(crate) fn end(self) {
+        let Some(stream) = self.0.upgrade() else { return };
+        if let Outgoing::Body(body) = &mut *stream.outgoing.borrow_mut() {
+            body.send_reset(Reason::CANCEL);
+        }
+        stream.fail(io::ErrorKind::ConnectionAborted);
+    }
+}
+
 /// A stream that a client opened.
 pub(super) fn accepted(
     body: RecvStream,
     respond: SendResponse<Bytes>,
     addresses: Addresses,
 ) -> (StreamReader, StreamWriter) {
+    halves(Incoming::Body(body), Outgoing::Response(respond), addresses)
+}
+
+/// A stream to an upstream; it is opened with the head of the request.
+pub(super) fn asked(send: SendRequest<Bytes>, tls: bool, addresses: Addresses) -> (StreamReader, StreamWriter) {
+    halves(Incoming::Unasked(None), Outgoing::Request { send, tls }, addresses)
+}
+
+fn halves(incoming: Incoming, outgoing: Outgoing, addresses: Addresses) -> (StreamReader, StreamWriter) {
     let stream = Rc::new(Stream {
-        incoming: RefCell::new(body),
-        outgoing: RefCell::new(Outgoing::Response(respond)),
+        incoming: RefCell::new(incoming),
+        outgoing: RefCell::new(outgoing),
+        unprocessed: Cell::new(false),
         read_due: Cell::new(None),
         write_due: Cell::new(None),
         addresses,
@@ -71,8 +119,19 @@ impl StreamReader {
         poll_fn(|cx| match &mut *self.0.outgoing.borrow_mut() {
             Outgoing::Response(respond) => respond.poll_reset(cx).map(drop),
             Outgoing::Body(body) => body.poll_reset(cx).map(drop),
+            Outgoing::Request { .. } => Poll::Pending,
         })
         .await;
+    }
+
+    /// Whether the server is known not to have looked at the request: it may be sent again, whatever it is.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        self.0.unprocessed.get()
+    }
+
+    /// A way to end it from outside.
+    pub(crate) fn ender(&self) -> StreamEnd {
+        StreamEnd(Rc::downgrade(&self.0))
     }
 
     pub(crate) fn set_deadline(&self, due: Option<Instant>) {
@@ -91,11 +150,43 @@ impl StreamReader {
 impl Stream {
     fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         let mut incoming = self.incoming.borrow_mut();
+        match &mut *incoming {
+            Incoming::Unasked(waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Incoming::Failed(kind) => Poll::Ready(Err((*kind).into())),
+            Incoming::Answer(answer, interim) => {
+                while let Poll::Ready(Some(_)) = answer.poll_informational(cx) {
+                    *interim += 1;
+                    if *interim > INTERIM_MAX {
+                        return Poll::Ready(Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            "too many interim answers",
+                        )));
+                    }
+                }
+                let response = match Pin::new(answer).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broken(error))),
+                    Poll::Ready(Ok(response)) => response,
+                };
+                let before = buf.len();
+                let fields = response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+                heads::put_response(buf, response.status().as_u16(), fields);
+                *incoming = Incoming::Body(response.into_body());
+                Poll::Ready(Ok(buf.len() - before))
+            }
+            Incoming::Body(body) => self.poll_body(body, cx, buf),
+        }
+    }
+
+    fn poll_body(&self, body: &mut RecvStream, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         loop {
-            let data = match incoming.poll_data(cx) {
+            let data = match body.poll_data(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Poll::Ready(Ok(0)),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io_error(error))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.broken(error))),
                 Poll::Ready(Some(Ok(data))) => data,
             };
             if data.is_empty() {
@@ -106,8 +197,50 @@ impl Stream {
             }
             buf.extend_from_slice(&data);
             // A stream that has ended meanwhile has no window.
-            let _ = incoming.flow_control().release_capacity(data.len());
+            let _ = body.flow_control().release_capacity(data.len());
             return Poll::Ready(Ok(data.len()));
+        }
+    }
+
+    /// Nothing more will come.
+    fn fail(&self, kind: io::ErrorKind) {
+        if let Incoming::Unasked(Some(waker)) = self.incoming.replace(Incoming::Failed(kind)) {
+            waker.wake();
+        }
+    }
+
+    /// What the crate says, as a socket would; notes what it means for a request.
+    fn broken(&self, error: h2::Error) -> io::Error {
+        let reason = error.reason();
+        let refused = error.is_reset() && reason == Some(Reason::REFUSED_STREAM);
+        // Streams that the server has looked at go on behind a GOAWAY: it is told to the others alone (6.8).
+        let gone = error.is_go_away() && reason == Some(Reason::NO_ERROR);
+        if error.is_remote() && (refused || gone) {
+            self.unprocessed.set(true);
+        }
+        io_error(error)
+    }
+
+    /// Opens a stream with the head of its request.
+    fn ask(&self, send: &mut SendRequest<Bytes>, tls: bool, head: Bytes, ends: bool) -> io::Result<SendStream<Bytes>> {
+        let asked = request(head, tls).and_then(|request| {
+            send.send_request(request, ends).map_err(|error| {
+                // The connection ended before anything of it went out.
+                self.unprocessed.set(true);
+                io_error(error)
+            })
+        });
+        match asked {
+            Ok((answer, body)) => {
+                if let Incoming::Unasked(Some(waker)) = self.incoming.replace(Incoming::Answer(answer, 0)) {
+                    waker.wake();
+                }
+                Ok(body)
+            }
+            Err(error) => {
+                self.fail(error.kind());
+                Err(error)
+            }
         }
     }
 }
@@ -118,7 +251,13 @@ impl StreamWriter {
     pub(crate) async fn send(&mut self, mut parts: Parts, last: bool) -> io::Result<()> {
         let head = match &mut *self.0.outgoing.borrow_mut() {
             Outgoing::Body(_) => None,
-            Outgoing::Response(_) if parts.is_empty() => return Ok(()),
+            _ if parts.is_empty() => return Ok(()),
+            Outgoing::Request { send, tls } => {
+                let head = parts.remove(0);
+                parts.retain(|part| !part.is_empty());
+                let ends = last && parts.is_empty();
+                Some((self.0.ask(send, *tls, head, ends)?, ends))
+            }
             Outgoing::Response(respond) => {
                 let response = response(parts.remove(0))?;
                 if response.status().is_informational() {
@@ -186,6 +325,7 @@ impl StreamWriter {
         match &mut *self.0.outgoing.borrow_mut() {
             Outgoing::Response(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
             Outgoing::Body(body) => body.send_reset(Reason::INTERNAL_ERROR),
+            Outgoing::Request { .. } => {}
         }
     }
 
@@ -196,7 +336,7 @@ impl StreamWriter {
     fn with_body<T>(&self, act: impl FnOnce(&mut SendStream<Bytes>) -> io::Result<T>) -> io::Result<T> {
         match &mut *self.0.outgoing.borrow_mut() {
             Outgoing::Body(body) => act(body),
-            Outgoing::Response(_) => Err(out_of_order()),
+            Outgoing::Response(_) | Outgoing::Request { .. } => Err(out_of_order()),
         }
     }
 }
@@ -232,6 +372,20 @@ fn response(text: Bytes) -> io::Result<Response<()>> {
     *response.status_mut() = StatusCode::from_u16(head.status).map_err(io::Error::other)?;
     put_headers(&head.headers, response.headers_mut())?;
     Ok(response)
+}
+
+/// The head of a request, from its text.
+fn request(text: Bytes, tls: bool) -> io::Result<Request<()>> {
+    let head = heads::read_request(text).map_err(io::Error::other)?;
+    let mut request = Request::new(());
+    *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = Method::from_bytes(head.method_str().as_bytes()).map_err(io::Error::other)?;
+    let uri = Uri::builder().scheme(if tls { Scheme::HTTPS } else { Scheme::HTTP }).authority(head.authority());
+    *request.uri_mut() = uri.path_and_query(head.path_and_query()).build().map_err(io::Error::other)?;
+    put_headers(&head.headers, request.headers_mut())?;
+    // `:authority` says it.
+    request.headers_mut().remove(HOST);
+    Ok(request)
 }
 
 fn put_headers(from: &agentlane_wire::h1::Headers, to: &mut HeaderMap) -> io::Result<()> {

@@ -15,7 +15,7 @@ use super::trust::{AnyName, Anything};
 /// What is spoken where nothing else is asked for (RFC 7301).
 const ALPN_HTTP: &[u8] = b"http/1.1";
 /// HTTP/2 (RFC 9113, 3.2).
-pub(super) const ALPN_HTTP2: &[u8] = b"h2";
+pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
 /// Sessions that one upstream endpoint of a shard may resume.
 const RESUMABLE: usize = 2;
 

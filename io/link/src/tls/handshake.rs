@@ -8,8 +8,7 @@ use bytes::Bytes;
 use rustls::server::Acceptor;
 use rustls::{ClientConnection, ProtocolVersion};
 
-use super::config::ALPN_HTTP2;
-use super::{ClientIdentity, ClientTls, ServerTls, Session, TlsError};
+use super::{ALPN_HTTP2, ClientIdentity, ClientTls, ServerTls, Session, TlsError};
 use crate::buffer;
 use crate::transport::Transport;
 

@@ -21,6 +21,7 @@ pub use identity::{AltName, ClientIdentity};
 pub use rustls::pki_types;
 pub use rustls::{CipherSuite, RootCertStore};
 
+pub(crate) use config::ALPN_HTTP2;
 pub(crate) use halves::{TlsRead, TlsWrite, split};
 pub(crate) use handshake::connect;
 pub(crate) use session::Session;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use agentlane_link::client::{ClientConnection, ClientError, ClientErrorKind, ClientLimits, Pool, Progress};
+use agentlane_link::client::{ClientConnection, ClientError, ClientErrorKind, ClientLimits, Pool, Progress, Spoken};
 use agentlane_runtime::{Parts, join_all, sleep, spawn};
 use agentlane_wire::h1::{Framing, H1Error, Method, request_head};
 use bytes::{Bytes, BytesMut};
@@ -191,7 +191,7 @@ fn a_stale_connection_says_that_nothing_was_answered() {
             let error = get_from(&pool, addr).await.unwrap_err();
             assert_eq!(error.progress, Progress::Unanswered { reused: true });
             assert!(error.may_retry(true) && !error.may_retry(false), "{error}");
-            let mut fresh = pool.endpoint(addr, None).new_connection().await.unwrap();
+            let mut fresh = pool.endpoint(addr, None, Spoken::Http1).new_connection().await.unwrap();
             get(&mut fresh).await.unwrap();
             drop(fresh);
             // After a while a stale connection is found out before it is used, or swept away.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use agentlane_link::client::{ClientLimits, Pool};
+use agentlane_link::client::{ClientLimits, Pool, Spoken};
 use agentlane_link::proxy::{Forward, ForwardError, Forwarded, forward};
 use agentlane_link::server::{Connection, ServerLimits};
 use agentlane_runtime::{Driver, Parts};
@@ -33,7 +33,7 @@ async fn pass(
             .framing(framing)
             .finish()
     };
-    let endpoint = pool.endpoint(addr, None);
+    let endpoint = pool.endpoint(addr, None, Spoken::Http1);
     let response = |answer: &ResponseHead, out: &mut HeadWriter<'_>| {
         out.forward(&answer.headers, |_| false);
     };

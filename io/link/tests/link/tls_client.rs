@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agentlane_link::client::{ClientConnection, ClientError, ClientErrorKind, ClientLimits, Pool, Progress};
+use agentlane_link::client::{ClientConnection, ClientError, ClientErrorKind, ClientLimits, Pool, Progress, Spoken};
 use agentlane_link::tls::{ClientTls, TlsError, Trust, Version};
 use agentlane_runtime::Parts;
 use agentlane_wire::h1::{Framing, Method, request_head};
@@ -65,7 +65,7 @@ fn requests_go_out_and_connections_are_reused() {
             shard(driver, || async move {
                 let pool = Pool::new(ClientLimits::default());
                 for number in 0..3 {
-                    let mut connection = pool.endpoint(addr, Some(&tls)).connection().await.unwrap();
+                    let mut connection = pool.endpoint(addr, Some(&tls), Spoken::Http1).connection().await.unwrap();
                     assert_eq!(connection.is_reused(), number > 0);
                     assert_eq!(get(&mut connection).await.unwrap(), "200 hi");
                 }
@@ -107,7 +107,7 @@ fn servers_are_trusted_as_far_as_was_asked() {
                 let tls = authority.client(name, *trust, None);
                 let outcome = shard(driver, || async move {
                     let pool = Pool::new(ClientLimits::default());
-                    let connection = pool.endpoint(addr, Some(&tls)).connection().await;
+                    let connection = pool.endpoint(addr, Some(&tls), Spoken::Http1).connection().await;
                     let mut connection = connection.map_err(|error| {
                         assert_eq!(error.progress, Progress::NotSent);
                         error.kind
@@ -138,7 +138,7 @@ fn an_answer_until_the_close_needs_the_goodbye() {
             let tls = authority.client("up.test", Trust::Verify, None);
             let outcome = shard(driver, || async move {
                 let pool = Pool::new(ClientLimits::default());
-                get(&mut pool.endpoint(addr, Some(&tls)).connection().await.unwrap()).await
+                get(&mut pool.endpoint(addr, Some(&tls), Spoken::Http1).connection().await.unwrap()).await
             });
             thread.join().unwrap();
             match goodbye {
@@ -173,7 +173,7 @@ fn a_server_that_said_goodbye_is_not_asked_again() {
         shard(driver, || async move {
             let pool = Pool::new(ClientLimits::default());
             for _ in 0..2 {
-                let mut connection = pool.endpoint(addr, Some(&tls)).connection().await.unwrap();
+                let mut connection = pool.endpoint(addr, Some(&tls), Spoken::Http1).connection().await.unwrap();
                 assert!(!connection.is_reused());
                 assert_eq!(get(&mut connection).await.unwrap(), "200 hi");
             }
@@ -199,7 +199,8 @@ fn identities_are_never_mixed_and_sessions_are_resumed() {
             assert_ne!(one.id(), two.id());
             shard(driver, || async move {
                 let pool = Pool::new(ClientLimits::default());
-                let (one, two) = (pool.endpoint(addr, Some(&one)), pool.endpoint(addr, Some(&two)));
+                let (one, two) =
+                    (pool.endpoint(addr, Some(&one), Spoken::Http1), pool.endpoint(addr, Some(&two), Spoken::Http1));
                 for endpoint in [&one, &two, &one] {
                     let mut connection = endpoint.connection().await.unwrap();
                     assert_eq!(get(&mut connection).await.unwrap(), "200 hi");
@@ -228,12 +229,12 @@ fn connections_of_two_identities_or_without_tls_are_never_mixed() {
         shard(driver, || async move {
             let pool = Pool::new(ClientLimits::default());
             for tls in [&one, &two] {
-                let mut connection = pool.endpoint(addr, Some(tls)).connection().await.unwrap();
+                let mut connection = pool.endpoint(addr, Some(tls), Spoken::Http1).connection().await.unwrap();
                 assert!(!connection.is_reused());
                 assert_eq!(get(&mut connection).await.unwrap(), "200 hi");
             }
             assert_eq!(pool.idle(), 2);
-            let plain = pool.endpoint(addr, None).connection().await.unwrap();
+            let plain = pool.endpoint(addr, None, Spoken::Http1).connection().await.unwrap();
             assert!(!plain.is_reused());
         });
         thread.join().unwrap();
@@ -275,11 +276,11 @@ fn a_server_asks_who_we_are() {
             let without = authority.client("up.test", Trust::Verify, None);
             shard(driver, || async move {
                 let pool = Pool::new(ClientLimits::default());
-                let mut connection = pool.endpoint(addr, Some(&with)).connection().await.unwrap();
+                let mut connection = pool.endpoint(addr, Some(&with), Spoken::Http1).connection().await.unwrap();
                 assert_eq!(get(&mut connection).await.unwrap(), "200 hi");
                 drop(connection);
                 // TLS 1.3 tells only after its handshake.
-                let outcome = match pool.endpoint(addr, Some(&without)).connection().await {
+                let outcome = match pool.endpoint(addr, Some(&without), Spoken::Http1).connection().await {
                     Ok(mut connection) => get(&mut connection).await,
                     Err(error) => Err(error),
                 };
@@ -299,7 +300,7 @@ fn a_server_that_stalls_in_the_handshake_is_given_up() {
         let tls = authority.client("up.test", Trust::Verify, None);
         let error = shard(driver, || async move {
             let limits = ClientLimits { connect_time: Duration::from_millis(200), ..ClientLimits::default() };
-            Pool::new(limits).endpoint(addr, Some(&tls)).connection().await.err()
+            Pool::new(limits).endpoint(addr, Some(&tls), Spoken::Http1).connection().await.err()
         });
         assert_eq!(error.map(|error| error.kind), Some(ClientErrorKind::ConnectTimeout));
         drop(listener);
@@ -326,7 +327,7 @@ fn a_large_upload_meets_a_large_answer() {
         let sent = body.clone();
         shard(driver, || async move {
             let pool = Pool::new(ClientLimits::default());
-            let mut connection = pool.endpoint(addr, Some(&tls)).connection().await.unwrap();
+            let mut connection = pool.endpoint(addr, Some(&tls), Spoken::Http1).connection().await.unwrap();
             let framing = Framing::Length(TOTAL as u64);
             // In many parts of odd sizes, several to a write.
             connection.start(Method::Post, message("POST", framing), framing).unwrap();

@@ -120,6 +120,16 @@ pub const CALLERS_CHILDREN_MAX: usize = 4_096;
 pub const PROBE_ALONE: Duration = Duration::from_millis(500);
 /// How long it may go on to when it has answered that.
 pub const PROBE_GRACE: Duration = Duration::from_millis(500);
+/// Processes of one caller at one target that are started without waiting for one that gets free.
+pub const CREW_FEW: usize = 4;
+/// Those in use at once; a call that needs one more waits, at most for the endpoint's `deadline`.
+pub const CREW_MAX: usize = 64;
+/// Those above [`CREW_FEW`] that are being started at the same time.
+pub const CREW_STARTING: usize = 2;
+/// How long a call waits for a process that gets free before another one is started.
+pub const CREW_PATIENCE: Duration = Duration::from_millis(500);
+/// Calls that wait for one; one more is answered 503.
+pub const CREW_WAITING_MAX: usize = 1_024;
 /// How long such a session stays open after its last request, if the endpoint's sessions may idle so long.
 pub const LEASE_IDLE: Duration = Duration::from_secs(60);
 /// How long the first question of a target waits for others, so that the client is asked for all at once.

@@ -67,6 +67,8 @@ pub struct Known {
     tools: Rc<RefCell<Tools>>,
     /// One task asks, others wait for what it learns.
     turn: Turn,
+    /// One task opens a session only to see how the target introduces itself.
+    pub introduction: Turn,
 }
 
 /// A target that speaks 2026-07-28.

@@ -11,6 +11,8 @@ use crate::support::config::mcp;
 use crate::support::gateway::{Gateway, Setup, local};
 use crate::support::mcp_client::text_of;
 use crate::support::modern_client::{META_LOG_LEVEL, ModernClient};
+use crate::support::stdio_server;
+use crate::support::wire::Peer;
 use crate::support::{children_of, eventually, exists, free_port};
 
 const MODES: [&str; 2] = ["perSession", "shared"];
@@ -133,7 +135,7 @@ fn a_client_that_leaves_cancels_its_call_alone() {
     let (target, _folder, log) = child("new", "perSession", "");
     let (gateway, address) = gateway(json!({ "targets": [target] }));
     let client = ModernClient::new(address);
-    let mut peer = crate::support::wire::Peer::connect(address);
+    let mut peer = Peer::connect(address);
     client.send_on(&mut peer, &client.message(&json!("w"), "tools/call", json!({ "name": "wait" })));
     eventually("the call", || !seen(&log, "tools/call").is_empty());
     drop(peer);
@@ -178,6 +180,46 @@ fn a_header_that_says_something_else_is_refused_for_a_child() {
         assert_eq!((status, &error["code"]), (400, &json!(-32020)), "{error}");
     }
     assert_eq!(seen(&log, "tools/call").len(), 1, "what is refused does not reach it");
+}
+
+/// A server with sessions needs a process for each call that is under way.
+#[test]
+fn a_crowd_of_calls_is_on_few_processes() {
+    for targets in [1, 2] {
+        let all = ["one", "two"].map(|name| stdio_server::target(name, json!({})));
+        let (gateway, address) = gateway(json!({ "targets": all[..targets] }));
+        let tool = if targets == 1 { "pid" } else { "one__pid" };
+        let client = ModernClient::new(address);
+        let calls = (0..20).map(|_| {
+            let client = client.clone();
+            std::thread::spawn(move || text_of(&client.call(tool, json!({}))))
+        });
+        let calls: Vec<_> = calls.collect();
+        let pids: std::collections::HashSet<String> =
+            calls.into_iter().map(|call| call.join().expect("no panic")).collect();
+        assert!(pids.len() <= 4, "{targets}: {pids:?}");
+        assert!(children_of(gateway.pid()).len() <= 4 * targets, "{targets}");
+        // They are kept for the next ones.
+        assert!(pids.contains(&text_of(&client.call(tool, json!({})))), "{targets}");
+    }
+}
+
+#[test]
+fn long_calls_do_not_keep_short_ones_waiting() {
+    let (gateway, address) = gateway(json!({ "targets": [stdio_server::target("one", json!({}))] }));
+    let client = ModernClient::new(address);
+    let mut waiting: Vec<Peer> = (0..6)
+        .map(|number| {
+            let mut peer = Peer::connect(address);
+            client.send_on(&mut peer, &client.message(&json!(number), "tools/call", json!({ "name": "hang" })));
+            peer
+        })
+        .collect();
+    eventually("each has a process", || children_of(gateway.pid()).len() >= 6);
+    assert!(!text_of(&client.call("pid", json!({}))).is_empty());
+    // Whoever leaves takes its process along, and nobody waits for it.
+    waiting.clear();
+    assert!(!text_of(&client.call("pid", json!({}))).is_empty());
 }
 
 /// A server that says nothing to a request that it does not know.

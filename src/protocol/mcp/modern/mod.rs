@@ -2,6 +2,7 @@
 //! and a server that needs something of the client says so in its result. Pure; knows no socket and no clock.
 
 pub mod answer;
+pub mod crew;
 pub mod discover;
 pub mod envelope;
 pub mod headers;

@@ -239,6 +239,7 @@ async fn run(
     } else {
         leg::ready(shard, session, spec.leg).await?;
     }
+    lease.started();
     if cancelled.get() {
         return Ok(());
     }

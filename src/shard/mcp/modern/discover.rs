@@ -91,6 +91,12 @@ async fn introduction(shard: &Rc<Shard>, backend: &Rc<BackendState>, index: usiz
     if let Some(known) = known() {
         return Ok(known);
     }
+    // One is enough, however many ask at once.
+    let asking = backend.eras.of(target);
+    let _turn = asking.introduction.lock().await;
+    if let Some(known) = known() {
+        return Ok(known);
+    }
     let session = open::internal(shard, backend, Caller::NOBODY, b"{}", None)?;
     let outcome = match session.leg_to(index) {
         Some(leg) => leg::open(shard, &session, leg.id, false).await.map(|opened| opened.raw),

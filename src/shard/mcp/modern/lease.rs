@@ -1,5 +1,6 @@
 //! Sessions with targets that have them, for clients that have none: each is one request's alone while it runs, and waits
 //! for the next one of the same caller with the same capabilities. Never two callers' (specification, "Session Hijacking").
+//! Where a session means a process, those who come at once wait for each other's ([`Crew`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -7,16 +8,19 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use agentlane_runtime as runtime;
+use agentlane_runtime::local::Notify;
 use agentlane_wire::json::{self, Envelope, MessageKind};
 use bytes::Bytes;
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
 use super::Request;
+use crate::backend::mcp::TargetKind;
 use crate::fault::Fault;
 use crate::limits::{LEASE_IDLE, LEASES_MAX, LEASES_PER_CALLER_MAX};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::LogLevel;
+use crate::protocol::mcp::modern::crew::{Crew, Turn};
 use crate::protocol::mcp::streams::{Next, STANDALONE};
 use crate::session::{LegId, Session};
 use crate::shard::Shard;
@@ -43,6 +47,10 @@ pub struct Pool {
     idle: HashMap<Key, Vec<Kept>>,
     by_caller: HashMap<Caller, usize>,
     all: usize,
+    /// The sessions in use that have a process to themselves.
+    crews: HashMap<(Key, usize), Crew>,
+    /// One of these got free, or a session did.
+    freed: Notify,
 }
 
 /// A session that one request has for itself. Dropped, it is the next one's.
@@ -52,11 +60,83 @@ pub struct Lease {
     pub session: Rc<Session>,
     levels: RefCell<Vec<(LegId, LogLevel)>>,
     spoiled: Cell<bool>,
+    /// The target whose process it has to itself, and whether that is being started.
+    place: Cell<Option<(usize, bool)>>,
 }
 
-/// A session for the request's caller: one that waits, or a new one, whose legs open when they are used.
-pub fn take(request: &Request<'_>) -> Result<Rc<Lease>, Fault> {
+/// A session for the request's caller: one that waits, or a new one, whose legs open when they are used. `place`: the target
+/// that it is for, where that is known. Waits for a process where it takes one and enough are busy. May be dropped.
+pub async fn take(request: &Request<'_>, place: Option<usize>) -> Result<Rc<Lease>, Fault> {
     let shard = request.shard();
+    let key = key(request);
+    let Some(place) = process(request, place) else {
+        let kept = waiting(shard, &key, None);
+        return lease(request, key, kept, None);
+    };
+    let since = runtime::now();
+    let until = since + request.incoming.backend.config.deadline;
+    let mut queued = None;
+    loop {
+        // One whose process runs, then anything, then one that is new.
+        if let Some(kept) = waiting(shard, &key, Some(place)) {
+            return lease(request, key, Some(kept), Some((place, false)));
+        }
+        let now = runtime::now();
+        let crew = shard.leases.borrow().crews.get(&(key, place)).copied().unwrap_or_default();
+        let turn = crew.turn(shard.peers.len(), since, now);
+        let again = match turn {
+            Turn::Start => {
+                let kept = waiting(shard, &key, None);
+                return lease(request, key, kept, Some((place, true)));
+            }
+            Turn::Wait(_) if now >= until => return Err(mcp_fault::overloaded()),
+            Turn::Wait(again) => again.min(until),
+        };
+        if queued.is_none() {
+            queued = Some(Queued::at(shard, key, place)?);
+        }
+        let freed = shard.leases.borrow().freed.clone();
+        let _ = runtime::timeout(again.saturating_duration_since(now), freed.notified()).await;
+    }
+}
+
+/// One call waits for a process, until it is dropped.
+struct Queued {
+    shard: Rc<Shard>,
+    crew: (Key, usize),
+}
+
+impl Queued {
+    fn at(shard: &Rc<Shard>, key: Key, place: usize) -> Result<Self, Fault> {
+        let crew = (key, place);
+        let has_room = shard.leases.borrow_mut().crews.entry(crew).or_default().queue();
+        has_room.then(|| Queued { shard: shard.clone(), crew }).ok_or_else(mcp_fault::overloaded)
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.shard.leases.borrow_mut().with_crew(self.crew, Crew::unqueue);
+    }
+}
+
+/// The target for which a session means a process: this one, or the first of all.
+fn process(request: &Request<'_>, place: Option<usize>) -> Option<usize> {
+    let targets = &request.incoming.backend.config.targets;
+    let is_process = |&place: &usize| {
+        // One of 2026-07-28 has one process for all.
+        targets.get(place).is_some_and(|target| {
+            matches!(&target.kind, TargetKind::Stdio(stdio) if !stdio.shared)
+                && request.incoming.backend.eras.of(target).fresh().is_none()
+        })
+    };
+    match place {
+        Some(place) => Some(place).filter(is_process),
+        None => (0..targets.len()).find(is_process),
+    }
+}
+
+fn key(request: &Request<'_>) -> Key {
     let backend = request.incoming.backend;
     let text = |range: Option<json::Range32>| range.and_then(|range| range.of(&request.body));
     let capabilities = text(request.envelope.meta_client_capabilities).unwrap_or(b"{}");
@@ -68,10 +148,24 @@ pub fn take(request: &Request<'_>) -> Result<Rc<Lease>, Fault> {
     }
     let mut key = Key { caller: request.caller, profile: [0; SHA256_OUTPUT_LEN] };
     key.profile.copy_from_slice(profile.finish().as_ref());
-    let kept = match waiting(shard, &key) {
+    key
+}
+
+/// The session for one request. `place`: see [`Lease`].
+fn lease(
+    request: &Request<'_>,
+    key: Key,
+    kept: Option<Kept>,
+    place: Option<(usize, bool)>,
+) -> Result<Rc<Lease>, Fault> {
+    let (shard, backend) = (request.shard(), request.incoming.backend);
+    let kept = match kept {
         Some(kept) => kept,
         None => {
             make_room(shard, &key.caller)?;
+            let text = |range: Option<json::Range32>| range.and_then(|range| range.of(&request.body));
+            let capabilities = text(request.envelope.meta_client_capabilities).unwrap_or(b"{}");
+            let client_info = text(request.envelope.meta_client_info);
             let session = open::internal(shard, backend, key.caller, capabilities, client_info)?;
             // What a target that speaks both says of its lists is for clients of its newest revision.
             session.prefers_modern.set(true);
@@ -81,13 +175,17 @@ pub fn take(request: &Request<'_>) -> Result<Rc<Lease>, Fault> {
     };
     let Kept { session, levels, .. } = kept;
     quiet(shard, &session);
-    Ok(Rc::new(Lease { shard: shard.clone(), key, session, levels, spoiled: Cell::new(false) }))
+    if let Some((place, fresh)) = place {
+        shard.leases.borrow_mut().crews.entry((key, place)).or_default().enter(fresh);
+    }
+    let (spoiled, place) = (Cell::new(false), Cell::new(place));
+    Ok(Rc::new(Lease { shard: shard.clone(), key, session, levels, spoiled, place }))
 }
 
-/// One that waits, and has not ended meanwhile with its endpoint.
-fn waiting(shard: &Rc<Shard>, key: &Key) -> Option<Kept> {
+/// One that waits, and has not ended meanwhile with its endpoint. `place`: with this target's leg open.
+fn waiting(shard: &Rc<Shard>, key: &Key, place: Option<usize>) -> Option<Kept> {
     loop {
-        let kept = shard.leases.borrow_mut().take(key)?;
+        let kept = shard.leases.borrow_mut().take(key, place)?;
         if !kept.session.ended.get() {
             return Some(kept);
         }
@@ -116,13 +214,25 @@ fn end(shard: &Rc<Shard>, key: &Key, session: &Rc<Session>) {
 }
 
 impl Pool {
-    fn take(&mut self, key: &Key) -> Option<Kept> {
+    fn take(&mut self, key: &Key, place: Option<usize>) -> Option<Kept> {
         let kept = self.idle.get_mut(key)?;
-        let taken = kept.pop();
+        let is_open =
+            |kept: &Kept| place.is_none_or(|place| kept.session.leg_to(place).is_some_and(|leg| leg.open().is_some()));
+        let newest = kept.iter().rposition(is_open);
+        let taken = newest.map(|newest| kept.remove(newest));
         if kept.is_empty() {
             self.idle.remove(key);
         }
         taken
+    }
+
+    /// Notes something of a crew; one that is over is forgotten.
+    fn with_crew(&mut self, key: (Key, usize), note: impl FnOnce(&mut Crew)) {
+        let Some(crew) = self.crews.get_mut(&key) else { return };
+        note(crew);
+        if crew.is_empty() {
+            self.crews.remove(&key);
+        }
     }
 
     fn count(&mut self, shard: &Shard, caller: &Caller, by: isize) {
@@ -165,6 +275,24 @@ impl Lease {
         self.spoiled.set(true);
     }
 
+    /// Its process works.
+    pub fn started(&self) {
+        let Some((place, true)) = self.place.get() else { return };
+        self.place.set(Some((place, false)));
+        let mut pool = self.shard.leases.borrow_mut();
+        pool.with_crew((self.key, place), Crew::started);
+        pool.freed.notify_all();
+    }
+
+    /// Others need not wait for it: it may take as long as a person does.
+    pub fn step_aside(&self) {
+        self.started();
+        let Some((place, _)) = self.place.take() else { return };
+        let mut pool = self.shard.leases.borrow_mut();
+        pool.with_crew((self.key, place), Crew::leave);
+        pool.freed.notify_all();
+    }
+
     /// Notes what a leg was told to log; false if it was told the same before.
     pub fn note_level(&self, leg: LegId, level: LogLevel) -> bool {
         let mut levels = self.levels.borrow_mut();
@@ -181,6 +309,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let (shard, session) = (&self.shard, &self.session);
+        // Whoever waits looks when this is over.
+        self.step_aside();
         if self.spoiled.get() || session.ended.get() || shard.drain.is_set() {
             return end(shard, &self.key, session);
         }

@@ -10,6 +10,7 @@ mod parameters;
 pub mod park;
 pub mod straight;
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -164,7 +165,7 @@ impl Request<'_> {
     async fn list(&self, kind: ListKind) -> Result<Bytes, Refusal> {
         let wrong = |_| Fault::new(Kind::InvalidParams, "params.cursor is not a string");
         let cursor = self.envelope.cursor.map(|range| json::string(&self.body, range)).transpose().map_err(wrong)?;
-        let lease = lease::take(self)?;
+        let lease = lease::take(self, None).await?;
         let backend = self.incoming.backend;
         let merged = lists::merged(self.shard(), backend, &lease.session, kind, cursor.as_deref()).await?;
         let hints = Hints { ttl_ms: merged.hints.ttl_ms(), public: merged.hints.public };
@@ -223,7 +224,14 @@ impl Request<'_> {
         }
         let lease = match lease {
             Some(lease) => lease,
-            None => lease::take(self)?,
+            None => {
+                let taken = runtime::race(pin!(lease::take(self, Some(route.index))), pin!(responder.left())).await;
+                let runtime::Either::Left(lease) = taken else {
+                    responder.abort();
+                    return Ok(());
+                };
+                lease?
+            }
         };
         Box::pin(bridge::call(self, lease, route, responder)).await
     }
@@ -266,7 +274,7 @@ impl Request<'_> {
         if let Some(route) = routing::known(backend, self.method, &self.body, &self.envelope) {
             return Ok((route, None));
         }
-        let lease = lease::take(self)?;
+        let lease = lease::take(self, None).await?;
         let route =
             routing::route(self.shard(), backend, &lease.session, self.method, &self.body, &self.envelope).await?;
         Ok((route, Some(lease)))

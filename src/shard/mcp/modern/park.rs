@@ -89,6 +89,7 @@ async fn park(
     responder: &mut Responder<'_>,
 ) -> Result<(), Refusal> {
     let shard = request.shard();
+    call.lease().step_aside();
     let place = shard.sealer.serial().map_err(|_| mcp_fault::internal("no randomness"))?;
     let state = state::Parked { shard: shard.index as u16, place };
     let state = state.seal(&shard.sealer).map_err(|_| mcp_fault::internal("no randomness"))?;

@@ -192,7 +192,10 @@ impl Bench {
             let others = self.names.iter().filter(|(other, _)| *other != key);
             others.flat_map(|(target, names)| names.iter().map(move |name| (target.as_str(), &**name)))
         };
-        let mut more = names::find_mentions(&read.prose, others());
+        // A name that the target has as well is its own.
+        let own: HashSet<&str> = self.names.get(key).into_iter().flatten().map(|name| &**name).collect();
+        let foreign = others().filter(|(_, name)| !own.contains(name));
+        let mut more = names::find_mentions(&read.prose, foreign);
         if kind == Kind::Tool {
             more.extend(names::find_shadows(name, others()));
         }

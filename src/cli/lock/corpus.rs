@@ -83,7 +83,7 @@ fn lock_file(server: &str, file: &str, text: &str, examples: &mut Vec<Example>) 
             for definition in definitions {
                 let id = format!("{server}/{target}/{}/{name}/{}", kind.as_str(), definition.hash);
                 let scan = scanned(&definition.content, &[]);
-                examples.push(Example { id, is_attack: false, class: server.to_owned(), scan });
+                examples.push(Example { id, is_attack: false, class: target.clone(), scan });
             }
         }
     }

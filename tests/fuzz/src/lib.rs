@@ -17,3 +17,16 @@ pub fn cut(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
     }
     Some((stream, pieces))
 }
+
+/// The gateway's pure lock, without the rest of it.
+#[path = "../../../src/protocol/mcp/lock/mod.rs"]
+pub mod lock;
+
+/// Where the lock looks for its neighbours.
+pub mod protocol {
+    pub mod mcp {
+        pub mod method {
+            pub use agentlane_wire::json::ListKind;
+        }
+    }
+}

@@ -18,7 +18,7 @@ use hidden::Unseen;
 use text::{Place, Texts};
 
 /// What somebody should look at, from here on.
-pub const RISK_HIGH: u8 = 60;
+pub const RISK_HIGH: u8 = 50;
 /// What is worth a line in the log, from here on.
 pub const RISK_NOTABLE: u8 = 25;
 /// Findings that are kept of one thing.
@@ -141,6 +141,8 @@ impl Scan {
 pub fn item(item: &Node) -> Scan {
     let texts = Texts::of(item);
     let mut findings = Vec::new();
+    // Instructions of a server are for the model: what would be strange in a tool is their business.
+    let is_instructions = item.text().is_some();
     for (place, path, text) in texts.iter() {
         unseen(path, text, &mut findings);
         let plain = text::plain(text);
@@ -150,6 +152,8 @@ pub fn item(item: &Node) -> Scan {
             names::find_foreign(path, text, &mut findings);
         }
     }
+    let usual = |class| matches!(class, Class::Authority | Class::Precondition | Class::Preference);
+    findings.retain(|finding: &Finding| !(is_instructions && usual(finding.class) && finding.weight < RISK_HIGH));
     Scan::of(findings)
 }
 

@@ -66,6 +66,11 @@ fn skeleton(name: &str) -> String {
     folded.replace('0', "o").replace(['1', 'i'], "l").replace("rn", "m").replace("vv", "w")
 }
 
+/// A name without case and joints.
+fn spelling(name: &str) -> String {
+    name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
 /// A name of Latin letters with one in it that is none.
 pub fn find_foreign(path: &str, name: &str, findings: &mut Vec<Finding>) {
     let latin = name.chars().any(|letter| letter.is_ascii_alphabetic());
@@ -81,10 +86,10 @@ pub fn find_shadows<'a>(name: &str, others: impl Iterator<Item = (&'a str, &'a s
     let own = skeleton(name);
     let mut findings = Vec::new();
     for (target, other) in others.take(OTHERS_MAX) {
-        let weight = match (name == other, own == skeleton(other)) {
+        let weight = match (spelling(name) == spelling(other), own == skeleton(other)) {
             // Two servers that search are no attack; somebody should still know.
             (true, _) => 20,
-            (false, true) => 45,
+            (false, true) => 60,
             (false, false) if is_close(&own, &skeleton(other)) => 25,
             _ => continue,
         };
@@ -101,7 +106,7 @@ pub fn find_mentions<'a>(text: &str, others: impl Iterator<Item = (&'a str, &'a 
         let telling = other.len() >= CLOSE_CHARS_MIN && other.contains(['_', '-', '.']) || other.contains("__");
         if telling && mentions(text, other) {
             let quote = format!("names {other:?} of {target}");
-            findings.push(Finding { class: Class::OtherTools, weight: 45, path: "description".to_owned(), quote });
+            findings.push(Finding { class: Class::OtherTools, weight: 50, path: "description".to_owned(), quote });
         }
     }
     findings
@@ -150,8 +155,8 @@ mod tests {
         let weight =
             |name: &str, other| find_shadows(name, [("t", other)].into_iter()).first().map(|found| found.weight);
         assert_eq!(weight("search", "search"), Some(20));
-        assert_eq!(weight("send_email", "sendEmail"), Some(45));
-        assert_eq!(weight("send_emai1", "send_email"), Some(45));
+        assert_eq!(weight("send_email", "sendEmail"), Some(20));
+        assert_eq!(weight("send_emai1", "send_email"), Some(60));
         assert_eq!(weight("send_emails", "send_email"), Some(25));
         assert_eq!(weight("send_eamil", "send_email"), Some(25));
         assert_eq!(weight("add", "and"), None);

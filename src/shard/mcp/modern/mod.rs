@@ -240,7 +240,7 @@ impl Request<'_> {
     async fn judged(&self, lease: Option<Rc<Lease>>, route: &Route) -> Result<Rc<Lease>, Refusal> {
         let lease = match lease {
             Some(lease) => lease,
-            None => lease::take(self)?,
+            None => Box::pin(lease::take(self, Some(route.index))).await?,
         };
         let (shard, backend) = (self.shard(), self.incoming.backend);
         lock::check(shard, backend, &lease.session, self.method, &self.body, &self.envelope, route).await?;

@@ -90,7 +90,7 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
         demo.introduce();
     }
     let no_thread = |error| Failure::Unavailable(format!("no thread for the tool lock: {error}"));
-    let judge = Judge::start(registry.clone()).map_err(no_thread)?;
+    let judge = Judge::start(registry.clone(), document.lock.is_some()).map_err(no_thread)?;
     let control = Control {
         source,
         files: loaded.files,

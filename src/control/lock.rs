@@ -28,13 +28,16 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Starts the thread.
-    pub fn start(registry: Arc<Registry>) -> std::io::Result<Judge> {
+    /// Starts the thread. `soon`: lists will come.
+    pub fn start(registry: Arc<Registry>, soon: bool) -> std::io::Result<Judge> {
         let (requests, inbox) = flume::bounded::<Box<JudgeRequest>>(JUDGE_QUEUE);
         let table = Arc::new(Table::new(registry));
         let mut bench =
             Bench { table: table.clone(), texts: HashMap::new(), names: BTreeMap::new(), told: HashSet::new() };
         std::thread::Builder::new().name("lock".to_owned()).spawn(move || {
+            if soon {
+                scan::warm_up();
+            }
             while let Ok(request) = inbox.recv() {
                 bench.serve(*request);
             }

@@ -1,6 +1,7 @@
 //! The tool lock on a shard: lists are shown to the judge before a client sees them, and calls are let through or refused by
 //! what it said. Nothing is hashed or compared with a file here.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -103,9 +104,9 @@ fn lock_of(backend: &BackendState, place: usize) -> Option<&Arc<TargetLock>> {
 }
 
 /// What a request asks for, in the target's own words.
-enum Asked {
-    Named(Kind, String),
-    Uri(String),
+enum Asked<'a> {
+    Named(Kind, Cow<'a, str>),
+    Uri(Cow<'a, str>),
 }
 
 /// Whether a routed request may go on, as far as is known.
@@ -152,17 +153,29 @@ pub async fn check(
     }
 }
 
-fn asked(backend: &BackendState, method: Method, body: &[u8], envelope: &Envelope, route: &Route) -> Option<Asked> {
+/// Borrowed from the request, unless that spells it with escapes.
+fn asked<'a>(
+    backend: &BackendState,
+    method: Method,
+    body: &'a [u8],
+    envelope: &Envelope,
+    route: &'a Route,
+) -> Option<Asked<'a>> {
     let named = |kind, range| {
-        let name = json::string(body, range).ok()?;
+        if let Some(own) = &route.own_name {
+            return Some(Asked::Named(kind, Cow::Borrowed(own.as_str())));
+        }
         let target = backend.config.targets.get(route.index)?;
         let prefix = if backend.config.prefixed { target.prefix.as_str() } else { "" };
-        let own = route.own_name.as_deref().unwrap_or_else(|| name.strip_prefix(prefix).unwrap_or(&name));
-        Some(Asked::Named(kind, own.to_owned()))
+        let own = match json::string(body, range).ok()? {
+            Cow::Borrowed(name) => Cow::Borrowed(name.strip_prefix(prefix).unwrap_or(name)),
+            Cow::Owned(name) => Cow::Owned(name.strip_prefix(prefix).map(str::to_owned).unwrap_or(name)),
+        };
+        Some(Asked::Named(kind, own))
     };
-    let uri = |range| {
-        let text = json::string(body, range).ok()?;
-        Some(Asked::Uri(route.outward_uri.as_ref().map_or_else(|| text.into_owned(), |(own, _)| own.clone())))
+    let uri = |range| match &route.outward_uri {
+        Some((own, _)) => Some(Asked::Uri(Cow::Borrowed(own.as_str()))),
+        None => json::string(body, range).ok().map(Asked::Uri),
     };
     match method {
         Method::ToolsCall => named(Kind::Tool, envelope.name?),

@@ -137,6 +137,11 @@ impl Scan {
     }
 }
 
+/// Makes ready what the first scan would have to wait for.
+pub fn warm_up() {
+    phrases::warm_up();
+}
+
 /// Looks a whole item over, volatile members included.
 pub fn item(item: &Node) -> Scan {
     let texts = Texts::of(item);

@@ -138,6 +138,11 @@ static TABLE: LazyLock<Option<Table>> = LazyLock::new(|| {
     Some(Table { set, each: each.ok()? })
 });
 
+/// Compiles the phrases.
+pub fn warm_up() {
+    LazyLock::force(&TABLE);
+}
+
 /// Of the compiled phrases, in bytes.
 const SIZE_MAX: usize = 128 << 20;
 

@@ -419,6 +419,58 @@ fn only_what_every_target_tells_is_acknowledged() {
     assert_eq!(heard.granted, json!({ "resourceSubscriptions": ["memo:x"] }));
 }
 
+/// A server of both eras that tells changes in one of them alone, if in any.
+fn half_mute(name: &str, told: Option<Pushes>) -> McpServer {
+    McpServer::offering(name, offers(), move |seen: &Seen| {
+        match (seen.request.head.get("mcp-protocol-version"), seen.method()) {
+            (Some("2026-07-28"), "server/discover") => Act::Result(json!({
+                "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0, "cacheScope": "public",
+                "capabilities": { "tools": { "listChanged": true }, "resources": { "subscribe": true } },
+            })),
+            (Some("2026-07-28"), _) => {
+                Act::Bytes(crate::support::modern_server::error(404, seen.id(), -32601, "no listens", Value::Null))
+            }
+            _ => told.as_ref().map_or(Act::Well, |pushes| pushes.act(seen)),
+        }
+    })
+}
+
+#[test]
+fn a_target_that_cannot_be_listened_to_is_heard_by_its_sessions_or_left_out() {
+    let (new, listens) = server("new");
+    let mute = half_mute("mute", None);
+    let (gateway, address) = federation(vec![new.target("new"), mute.target("mute")]);
+    let mut heard = Heard::open(&ModernClient::new(address), json!(1), everything(&["memo:x"]));
+    assert_eq!(heard.granted["toolsListChanged"], true, "{}", gateway.stderr());
+    listens.nth(0).tell("notifications/tools/list_changed", None);
+    assert_eq!(heard.told(1), [tools_changed()]);
+    drop(heard);
+    let pushes = Pushes::default();
+    let both = half_mute("both", Some(pushes.clone()));
+    let (gateway, address) = federation(vec![new.target("new"), both.target("both")]);
+    let client = ModernClient::new(address);
+    let mut heard = Heard::open(&client, json!(2), json!({ "toolsListChanged": true }));
+    assert_eq!(heard.granted, json!({ "toolsListChanged": true }), "{}", gateway.stderr());
+    pushes.tell("notifications/tools/list_changed", None);
+    assert_eq!(heard.told(1), [tools_changed()]);
+    listens.nth(1).tell("notifications/tools/list_changed", None);
+    assert_eq!(heard.told(1), [tools_changed()]);
+    // With the listen goes the session.
+    drop(heard);
+    pushes.nth(0).await_closed();
+    eventually("its end", || both.seen().iter().any(|seen| seen.verb == "DELETE"));
+    // Alone as well.
+    let (_gateway, address) = gateway_of(both.target("both"));
+    let mut heard = Heard::open(&ModernClient::new(address), json!(3), everything(&["memo:x"]));
+    assert_eq!(heard.granted, json!({ "toolsListChanged": true, "resourceSubscriptions": ["memo:x"] }));
+    pushes.tell("notifications/resources/updated", Some("memo:x"));
+    assert_eq!(heard.told(1), [updated("memo:x")]);
+}
+
+fn gateway_of(target: Value) -> (Gateway, SocketAddr) {
+    gateway(json!({ "targets": [target] }))
+}
+
 #[test]
 fn a_target_that_is_down_is_heard_when_it_comes() {
     let (new, listens) = server("new");

@@ -12,8 +12,11 @@ use super::legacy::Line;
 use super::modern::Sockets;
 use super::serve::Place;
 use super::sessions::Ear;
-use super::{Circle, legacy, modern};
-use crate::protocol::mcp::modern::listen::{Change, Command, Filter, List, ListenerId, Source, StreamId, Waits};
+use super::{Circle, legacy, modern, twin};
+use crate::backend::mcp::TargetKind;
+use crate::protocol::mcp::modern::listen::{
+    Change, Command, Filter, List, ListenerId, Source, StreamId, Unheard, Waits,
+};
 use crate::session::{LegId, OpenLeg, Session};
 use crate::shard::Shard;
 use crate::shard::mcp::{cache, leg};
@@ -31,6 +34,8 @@ pub struct Feed {
     look: Notify,
     /// Streams that are asked for or open; one that is not here any more is closed.
     wanted: RefCell<Vec<StreamId>>,
+    /// The conversation and leg in which a target is listened to that speaks 2026-07-28 and has no listens.
+    older: RefCell<Option<(Rc<Session>, LegId)>>,
     /// What a target with sessions is listened to by.
     pub line: Line,
     /// The streams of a target without.
@@ -72,6 +77,7 @@ impl Feed {
             settled: Notify::new(),
             look: Notify::new(),
             wanted: RefCell::default(),
+            older: RefCell::default(),
             line: Line::default(),
             sockets: Sockets::default(),
             ended: Cell::new(false),
@@ -110,6 +116,16 @@ impl Feed {
 
     pub fn is_of(&self, target: &str) -> bool {
         self.session.leg(self.leg).is_some_and(|leg| leg.target.name == target)
+    }
+
+    /// The conversation and leg of a target's own stream.
+    pub fn place(&self) -> (Rc<Session>, LegId) {
+        self.older.borrow().clone().unwrap_or_else(|| (self.session.clone(), self.leg))
+    }
+
+    /// Whether that is not the one in which it is spoken to otherwise.
+    pub fn is_older(&self) -> bool {
+        self.older.borrow().is_some()
     }
 
     pub fn is_ended(&self) -> bool {
@@ -231,11 +247,37 @@ async fn keep_time(shard: Rc<Shard>, feed: Rc<Feed>) {
 async fn open(shard: Rc<Shard>, feed: Rc<Feed>, stream: StreamId, filter: Filter) {
     let outcome: Result<Rc<OpenLeg>, _> = leg::ready(&shard, &feed.session, feed.leg).await;
     match outcome {
-        Ok(open) if open.modern.is_some() => modern::listen(&shard, &feed, stream, filter, &open).await,
+        Ok(open) if open.modern.is_some() => {
+            if !modern::listen(&shard, &feed, stream, &filter, &open).await {
+                Box::pin(open_as_older(&shard, &feed, stream, filter, &open)).await;
+            }
+        }
         Ok(open) => legacy::open(&shard, &feed, stream, filter, &open).await,
         Err(fault) => {
             tracing::debug!(target: "agentlane::mcp", %fault, "a target cannot be listened to now");
             feed.apply(&shard, |source, now| source.broke(now, stream, None));
         }
     }
+}
+
+/// A target of 2026-07-28 that has no listens may have sessions beside, and tell changes on their stream. If not, it is left
+/// out of what is promised.
+async fn open_as_older(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId, filter: Filter, modern: &Rc<OpenLeg>) {
+    if let Some((session, leg)) = older(shard, feed)
+        && let Ok(open) = leg::ready(shard, &session, leg).await
+        && open.modern.is_none()
+    {
+        feed.older.replace(Some((session, leg)));
+        return legacy::open(shard, feed, stream, filter, &open).await;
+    }
+    let why = Unheard { offers: modern.offers.lists(), mute: true };
+    feed.apply(shard, |source, now| source.unheard(now, stream, why));
+}
+
+/// The target in the circle's conversation with sessions. Not where that would be another process, which knows nothing.
+fn older(shard: &Rc<Shard>, feed: &Feed) -> Option<(Rc<Session>, LegId)> {
+    let leg = feed.session.leg(feed.leg).filter(|leg| matches!(leg.target.kind, TargetKind::Http(_)))?;
+    let session = feed.circle.upgrade()?.older(shard)?;
+    let twin = twin(&session, &leg)?;
+    Some((session, twin))
 }

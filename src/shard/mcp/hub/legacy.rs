@@ -60,9 +60,9 @@ pub async fn open(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId, filter: 
     match raise(shard, feed, open).await {
         Ok(true) => {}
         Ok(false) => {
-            return feed.apply(shard, |source, now| {
-                source.unheard(now, stream, Unheard { offers: open.offers.lists() });
-            });
+            // Of two eras, neither has a stream.
+            let why = Unheard { offers: open.offers.lists(), mute: feed.is_older() };
+            return feed.apply(shard, |source, now| source.unheard(now, stream, why));
         }
         Err(fault) => {
             tracing::debug!(target: "agentlane::mcp", %fault, "a target's own stream could not be opened");
@@ -102,13 +102,14 @@ pub fn close(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId) {
     // The conversation ends with its circle; a target whose other streams go on is told.
     line.up.replace(None);
     let subscribed = line.subscribed.take();
-    if let Ok(leg) = leg::leg_at(&feed.session, feed.leg) {
+    let (session, leg) = feed.place();
+    if let Ok(leg) = leg::leg_at(&session, leg) {
         leg.abort_follower();
     }
     let (shard, feed) = (shard.clone(), feed.clone());
     runtime::spawn(async move {
         for uri in subscribed {
-            if feed.session.ended.get() {
+            if session.ended.get() {
                 return;
             }
             let _ = subscribe(&shard, &feed, &open, "resources/unsubscribe", &uri).await;
@@ -141,7 +142,8 @@ async fn raise(shard: &Rc<Shard>, feed: &Rc<Feed>, open: &Rc<OpenLeg>) -> Result
     if feed.line.is_up(open) {
         return Ok(true);
     }
-    let leg = leg::leg_at(&feed.session, feed.leg)?;
+    let (session, leg) = feed.place();
+    let leg = leg::leg_at(&session, leg)?;
     // Nobody else shall follow it.
     leg.following.set(true);
     leg.followed.set();
@@ -163,7 +165,7 @@ async fn raise(shard: &Rc<Shard>, feed: &Rc<Feed>, open: &Rc<OpenLeg>) -> Result
         Answer::Refused { status, body }
             if upstream::forgot_session(open, status, &body) && !feed.line.forgot.replace(true) =>
         {
-            leg::forget(&feed.session, feed.leg, open);
+            leg::forget(&session, leg.id, open);
             Err(Fault::new(Kind::UpstreamBroken, "target forgot the session"))
         }
         answer if answer.is_events() => {
@@ -181,10 +183,11 @@ async fn raise(shard: &Rc<Shard>, feed: &Rc<Feed>, open: &Rc<OpenLeg>) -> Result
 /// Reads the target's own stream to its end.
 async fn read(shard: Rc<Shard>, feed: Rc<Feed>, open: Rc<OpenLeg>, leg: Rc<Leg>, mut answer: Answer) {
     let mut pause = None;
+    let (session, _) = feed.place();
     while let Ok(Some(message)) = answer.next().await {
         pause = message.retry.map(Duration::from_millis).or(pause);
         if let Some(data) = message.data {
-            inbound::unrelated(&shard, &feed.session, feed.leg, data).await;
+            inbound::unrelated(&shard, &session, leg.id, data).await;
         }
     }
     // Out again before the socket is closed.
@@ -210,7 +213,8 @@ async fn reform(shard: &Rc<Shard>, feed: &Rc<Feed>, open: &Rc<OpenLeg>) {
         let granted = some.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
         line.subscribed.borrow_mut().extend(granted.map(|(uri, _)| uri.clone()));
     }
-    if inbound::is_shared(&feed.session, feed.leg) {
+    let (session, leg) = feed.place();
+    if inbound::is_shared(&session, leg) {
         // Others may have subscribed over the same child; what nobody here wants is not told to anybody.
         return;
     }
@@ -229,6 +233,7 @@ async fn subscribe(shard: &Rc<Shard>, feed: &Feed, open: &Rc<OpenLeg>, method: &
     params.put_u8(b'}');
     let request = error::request(shard.call_id(), method, Some(&params));
     let deadline = runtime::now() + FAREWELL_DEADLINE;
-    let answer = upstream::ask(shard, &feed.session, open, feed.leg, request, true, deadline).await?;
+    let (session, leg) = feed.place();
+    let answer = upstream::ask(shard, &session, open, leg, request, true, deadline).await?;
     leg::result_of(&answer).map(drop)
 }

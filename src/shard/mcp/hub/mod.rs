@@ -59,6 +59,8 @@ pub struct Circle {
     key: Key,
     /// The gateway's own conversation with the targets, in which they are listened to; or a client's.
     session: Rc<Session>,
+    /// Another one, in the revisions with sessions, for targets that have no listens in the newest.
+    older: RefCell<Option<Rc<Session>>>,
     feeds: RefCell<BTreeMap<LegId, Rc<Feed>>>,
     /// Listens that hold it beside its feeds.
     listens: Cell<usize>,
@@ -138,7 +140,7 @@ impl Hub {
     /// A target's message that belongs to no request, if the conversation is one of ours. False: it is somebody else's.
     pub fn takes(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: &Bytes) -> bool {
         let Some(circle) = shard.hub.by_serial.borrow().get(&session.serial).cloned() else { return false };
-        let feed = circle.feeds.borrow().get(&leg).cloned();
+        let feed = circle.feed_of(session, leg);
         said(shard, session, leg, feed.as_ref(), message);
         true
     }
@@ -177,8 +179,7 @@ impl Hub {
     /// A child of ours has gone.
     pub fn child_ended(shard: &Rc<Shard>, session: &Session, leg: LegId) {
         let Some(circle) = shard.hub.by_serial.borrow().get(&session.serial).cloned() else { return };
-        let feed = circle.feeds.borrow().get(&leg).cloned();
-        if let Some(feed) = feed {
+        if let Some(feed) = circle.feed_of(session, leg) {
             legacy::broke(shard, &feed, None);
         }
     }
@@ -188,7 +189,7 @@ impl Hub {
     pub fn relinked(shard: &Rc<Shard>, session: &Session) {
         let own = || shard.hub.by_session.borrow().get(&session.serial).cloned();
         let circle = shard.hub.by_serial.borrow().get(&session.serial).cloned();
-        let Some(circle) = circle.or_else(own) else { return };
+        let Some(circle) = circle.or_else(own).filter(|circle| circle.session.serial == session.serial) else { return };
         let ended = session.ended.get();
         let legs = session.leg_ids();
         let gone = |feed: &&Rc<Feed>| ended || !legs.contains(&feed.leg);
@@ -212,6 +213,10 @@ impl Hub {
 
     fn forget(shard: &Rc<Shard>, circle: &Rc<Circle>) {
         let hub = &shard.hub;
+        if let Some(older) = circle.older.take() {
+            hub.by_serial.borrow_mut().remove(&older.serial);
+            close::end(shard, &older);
+        }
         if !circle.session.is_internal() {
             hub.by_session.borrow_mut().remove(&circle.session.serial);
             return;
@@ -229,6 +234,7 @@ impl Circle {
         Rc::new(Circle {
             key,
             session,
+            older: RefCell::default(),
             feeds: RefCell::default(),
             listens: Cell::new(0),
             generation: Cell::new(0),
@@ -238,9 +244,28 @@ impl Circle {
 
     /// The leg of the gateway's own conversation to the same target as another's.
     fn twin(&self, leg: &Leg) -> Option<LegId> {
-        let same =
-            |own: &&Rc<Leg>| own.target.name == leg.target.name && own.target.fingerprint == leg.target.fingerprint;
-        self.session.legs.borrow().iter().find(same).map(|own| own.id)
+        twin(&self.session, leg)
+    }
+
+    /// The conversation in the revisions with sessions, made where there is none. It ends with the circle.
+    fn older(self: &Rc<Self>, shard: &Rc<Shard>) -> Option<Rc<Session>> {
+        if let Some(older) = self.older.borrow().as_ref().filter(|older| !older.ended.get()) {
+            return Some(older.clone());
+        }
+        let backend = shard.mcp_backend(&self.session.backend).filter(|_| !self.session.ended.get())?;
+        let older = open::internal(shard, &backend, self.session.caller, b"{}", None).ok()?;
+        shard.hub.by_serial.borrow_mut().insert(older.serial, self.clone());
+        self.older.replace(Some(older.clone()));
+        Some(older)
+    }
+
+    /// The feed that a message in one of its conversations is for.
+    fn feed_of(&self, session: &Session, leg: LegId) -> Option<Rc<Feed>> {
+        let own = match session.serial == self.session.serial {
+            true => leg,
+            false => self.twin(&*session.leg(leg)?)?,
+        };
+        self.feeds.borrow().get(&own).cloned()
     }
 
     /// The feed of a target, made where there is none.
@@ -267,6 +292,12 @@ impl Circle {
             }
         }
     }
+}
+
+/// The leg of a conversation to the same target as another's.
+fn twin(session: &Session, leg: &Leg) -> Option<LegId> {
+    let same = |own: &&Rc<Leg>| own.target.name == leg.target.name && own.target.fingerprint == leg.target.fingerprint;
+    session.legs.borrow().iter().find(same).map(|own| own.id)
 }
 
 /// What a target says outside of our requests: changes for its feed. It may ask nothing: there is no client.

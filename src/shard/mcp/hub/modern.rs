@@ -15,7 +15,7 @@ use crate::backend::mcp::TargetKind;
 use crate::fault::Fault;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::listen::messages::{self, Heard};
-use crate::protocol::mcp::modern::listen::{Filter, StreamId, Unheard};
+use crate::protocol::mcp::modern::listen::{Filter, StreamId};
 use crate::protocol::mcp::modern::{HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::session::{ChildCommand, ChildPort, OpenLeg, Transport};
 use crate::shard::Shard;
@@ -69,13 +69,13 @@ enum End {
     Unheard,
 }
 
-/// Opens a stream and reads it to its end.
-pub async fn listen(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId, filter: Filter, open: &Rc<OpenLeg>) {
+/// Opens a stream and reads it to its end. False: the target has none, or not for us, which nobody has been told yet.
+pub async fn listen(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId, filter: &Filter, open: &Rc<OpenLeg>) -> bool {
     if !feed.wants(stream) {
-        return;
+        return true;
     }
     let handle = feed.sockets.add(stream);
-    let end = match begin(shard, feed, &handle, &filter, open).await {
+    let end = match begin(shard, feed, &handle, filter, open).await {
         Ok(answer) => read(shard, feed, stream, &handle, answer, open).await,
         Err(fault) => {
             tracing::debug!(target: "agentlane::mcp", %fault, "a listen could not be opened");
@@ -84,10 +84,9 @@ pub async fn listen(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId, filter
     };
     handle.socket.set(None);
     feed.sockets.close(stream);
-    feed.apply(shard, |source, now| match end {
-        End::Broke(pause) => source.broke(now, stream, pause),
-        End::Unheard => source.unheard(now, stream, Unheard { offers: open.offers.lists() }),
-    });
+    let End::Broke(pause) = end else { return false };
+    feed.apply(shard, |source, now| source.broke(now, stream, pause));
+    true
 }
 
 async fn begin(

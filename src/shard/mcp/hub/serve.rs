@@ -202,7 +202,9 @@ impl Listener {
                 let source = joined.feed.source.borrow();
                 let granted = source.granted_lists(joined.id);
                 some = some.with(granted);
-                denied = denied.with(source.offers().without(granted));
+                if !source.is_mute() {
+                    denied = denied.with(source.offers().without(granted));
+                }
             }
             joined.uris.retain(|own, outward| {
                 let granted = joined.feed.source.borrow().standing(joined.id, own) == Standing::Granted;
@@ -253,6 +255,7 @@ impl Listener {
         self.joined.iter().all(|joined| {
             let source = joined.feed.source.borrow();
             source.waits(joined.id) != Waits::No
+                || source.is_mute()
                 || source.granted_lists(joined.id).covers(source.offers().and(self.lists))
         })
     }

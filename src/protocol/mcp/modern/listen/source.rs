@@ -83,6 +83,8 @@ pub enum Waits {
 pub struct Unheard {
     /// The lists that the target has all the same.
     pub offers: Lists,
+    /// It has no way to tell anybody: others need not do without what it alone does not tell.
+    pub mute: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -126,6 +128,8 @@ pub struct Source {
     offers: Lists,
     /// Until when the target is known to have no stream.
     silent: Option<Instant>,
+    /// See [`Unheard::mute`].
+    mute: bool,
     /// Changes may have been missed.
     missed: bool,
     failures: u32,
@@ -179,6 +183,7 @@ impl Source {
         fresh.since = now;
         self.retry_at = None;
         self.shrink_at = None;
+        self.mute = false;
         self.offers = offers;
         self.end_the_ungranted(&fresh.granted);
         let before = self.current.replace(fresh);
@@ -217,7 +222,7 @@ impl Source {
     /// and again.
     pub fn unheard(&mut self, now: Instant, stream: StreamId, why: Unheard) {
         let Some(_) = self.next.take_if(|next| next.id == stream) else { return };
-        self.offers = why.offers;
+        (self.offers, self.mute) = (why.offers, why.mute);
         self.silent = Some(now + REFUSED_FOR);
         self.missed = false;
         self.end_the_ungranted(&Filter::default());
@@ -284,6 +289,11 @@ impl Source {
     /// The lists that the target has, as far as it has been asked.
     pub fn offers(&self) -> Lists {
         self.offers
+    }
+
+    /// Whether it turned out that the target has no way to tell anybody.
+    pub fn is_mute(&self) -> bool {
+        self.mute
     }
 
     pub fn standing(&self, listener: ListenerId, uri: &str) -> Standing {

@@ -371,7 +371,7 @@ fn a_target_that_came_late_says_that_its_lists_are_there() {
 fn a_silent_target_grants_nothing_and_is_not_asked_again_and_again() {
     let mut world = World::new();
     world.step(Step::First);
-    world.source.unheard(world.now, 1, Unheard { offers: GRANTED });
+    world.source.unheard(world.now, 1, Unheard { offers: GRANTED, mute: false });
     assert_eq!((world.source.waits(1), world.source.granted_lists(1)), (Waits::No, Lists::NONE));
     assert_eq!(world.source.offers(), GRANTED);
     assert_eq!(world.source.standing(1, "a"), Standing::Refused);

@@ -104,6 +104,8 @@ pub const RETRY_RESERVE_MAX: u32 = 100;
 pub const RESUME_ATTEMPTS_MAX: u32 = 8;
 /// Tools of one target that need remembering (see `protocol/mcp/modern/tools.rs`); more are called as if they were plain.
 pub const TARGET_TOOLS_MAX: usize = 10_000;
+/// Callers of whom is known how a target's tools are called; the one known for longest leaves.
+pub const SCHEMA_CALLERS_MAX: usize = 1_024;
 /// Rounds of questions that a target of 2026-07-28 may ask the client within one request; then the request fails.
 pub const INPUT_ROUNDS_MAX: u32 = 10;
 /// How long a person may take to answer them; then forms count as dismissed, and whatever else was asked fails the request.

@@ -18,7 +18,7 @@ use super::upstream::Answer;
 use super::{SCAN_LIMITS, callers, leg, mcp_fault, modern_leg, upstream};
 use crate::backend::mcp::{HttpTarget, Protocol, Target, TargetKind};
 use crate::fault::{Fault, Kind};
-use crate::limits::{PROBE_ALONE, PROBE_GRACE};
+use crate::limits::{PROBE_ALONE, PROBE_GRACE, SCHEMA_CALLERS_MAX};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::envelope::{self, Client, Wrapping};
@@ -65,11 +65,16 @@ pub struct Known {
     not_modern: Cell<Option<Instant>>,
     discovered: RefCell<Option<Rc<ModernTarget>>>,
     tools: Rc<RefCell<Tools>>,
+    /// The same as each caller was told, and when it was asked for.
+    schemas: RefCell<HashMap<Caller, Told>>,
     /// One task asks, others wait for what it learns.
     turn: Turn,
     /// One task opens a session only to see how the target introduces itself.
     pub introduction: Turn,
 }
+
+/// How tools are called, and when that was asked for.
+type Told = (Instant, Rc<RefCell<Tools>>);
 
 /// A target that speaks 2026-07-28.
 pub struct ModernTarget {
@@ -166,6 +171,26 @@ impl Known {
 
     pub fn tools(&self) -> Rc<RefCell<Tools>> {
         self.tools.clone()
+    }
+
+    /// How the target's tools are called as far as a caller has been told, by a list that was asked for at `since` or later.
+    pub fn schemas(&self, caller: &Caller, since: Instant) -> Option<Rc<RefCell<Tools>>> {
+        self.schemas.borrow().get(caller).filter(|(asked, _)| *asked >= since).map(|(_, tools)| tools.clone())
+    }
+
+    /// The same, to be told by a list that was asked for at `asked`. What an older list said counts no more at `since`.
+    pub fn schemas_from(&self, caller: &Caller, asked: Instant, since: Instant) -> Rc<RefCell<Tools>> {
+        if let Some(known) = self.schemas(caller, since) {
+            return known;
+        }
+        let mut schemas = self.schemas.borrow_mut();
+        if schemas.len() >= SCHEMA_CALLERS_MAX && !schemas.contains_key(caller) {
+            let oldest = schemas.iter().min_by_key(|(_, (asked, _))| *asked).map(|(caller, _)| *caller);
+            oldest.and_then(|oldest| schemas.remove(&oldest));
+        }
+        let tools = Rc::<RefCell<Tools>>::default();
+        schemas.insert(*caller, (asked, tools.clone()));
+        tools
     }
 
     pub fn fresh(&self) -> Option<Rc<ModernTarget>> {

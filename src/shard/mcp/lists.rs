@@ -2,7 +2,7 @@
 //! anew for the client. What is missing or old is said in `_meta`.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, ListMerger};
@@ -60,10 +60,15 @@ pub async fn merged(
 
 async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merged, Fault> {
     let Gathering { shard, backend, session, kind, .. } = *gathering;
-    let changes = gathering.changes();
+    let (changes, asked) = (gathering.changes(), Instant::now());
     let parts = gathering.parts().await;
     if session.ended.get() {
         return Err(mcp_fault::session_unknown());
+    }
+    if kind == ListKind::Tools && session.is_internal() {
+        // Clients of 2026-07-28 repeat arguments in headers as they are told here.
+        let places = parts.iter().enumerate();
+        places.for_each(|(place, part)| cache::learn_schemas(backend, place, &session.caller, asked, part));
     }
     // An empty list in the place of the only one would be a lie.
     let strict = backend.config.failure_mode == FailureMode::Closed || backend.config.is_identity();
@@ -110,6 +115,13 @@ fn app(backend: &BackendState, kind: ListKind, item: &Item<'_>) -> Option<Bytes>
     }
     let catalogue = backend.catalogue.borrow();
     apps::marked(item, &target.name, |uri| catalogue.find(Shelf::Resources, uri) == Some(item.index))
+}
+
+/// Fetches one target's tools only to know how a caller is told to call them.
+pub async fn learn_schemas(shard: &Rc<Shard>, backend: &Rc<BackendState>, session: &Rc<Session>, place: usize) {
+    let asked = Instant::now();
+    let part = gathering(shard, backend, session, ListKind::Tools).one(place).await;
+    cache::learn_schemas(backend, place, &session.caller, asked, &part);
 }
 
 /// Fetches a list only to know what is where.

@@ -6,7 +6,7 @@ use super::nothing_waits;
 use crate::gateway;
 use crate::modern_targets::child;
 use crate::support::eventually;
-use crate::support::mcp_client::{each, text_of};
+use crate::support::mcp_client::{answer_of, each, text_of};
 use crate::support::mcp_server::{Act, McpServer, Offers, Seen};
 use crate::support::modern_client::{META_LOG_LEVEL, META_SERVER_INFO, ModernClient, VERSION};
 use crate::support::upstream::reply;
@@ -99,6 +99,38 @@ fn arguments_in_headers_are_compared_for_targets_that_do_not() {
         let (status, error) = other.error("tools/call", params.clone());
         assert_eq!((status, &error["code"]), (400, &json!(-32020)), "{error}");
     }
+    assert_eq!(server.count("tools/call"), 1);
+}
+
+/// On whatever shard the list was asked for, and for whom: a caller that repeats arguments was told so somewhere.
+#[test]
+fn arguments_in_headers_are_compared_in_a_federation() {
+    let schema =
+        json!({ "type": "object", "properties": { "region": { "type": "string", "x-mcp-header": "Region" } } });
+    let offers = || Offers { tools: vec![json!({ "name": "echo", "inputSchema": schema })], ..Offers::default() };
+    let (server, other) = (McpServer::offering("old", offers(), |_| Act::Well), McpServer::good("other"));
+    let port = crate::support::free_port();
+    let backend = json!({ "targets": [server.target("old"), other.target("other")] });
+    let config = crate::support::config::mcp(port, backend).to_string();
+    let _gateway = crate::support::gateway::Setup::new(&config).args(&["--shards", "3"]).start();
+    let client = ModernClient::new(crate::support::gateway::local(port));
+    let params = json!({ "name": "old__echo", "arguments": { "region": "eu" } });
+    let with = |value: &str| client.clone().header("mcp-param-region", value);
+    // Connections come to all shards; none of them has been asked for the list.
+    for _ in 0..8 {
+        let (status, error) = with("us").error("tools/call", params.clone());
+        assert_eq!((status, &error["code"]), (400, &json!(-32020)), "{error}");
+    }
+    assert_eq!(server.count("tools/call"), 0);
+    assert!(server.count("tools/list") <= 3, "one list for each shard is enough: {}", server.count("tools/list"));
+    assert_eq!(other.count("tools/list"), 0, "nobody else is asked");
+    assert!(with("eu").call_with(params.clone())["content"].is_array());
+    // Where it was asked for, a header that is missing is found as well.
+    let mut peer = Peer::connect(client.address);
+    let list = client.message(&json!("l"), "tools/list", json!({}));
+    assert_eq!(answer_of(&client.post_on(&mut peer, &list))["result"]["tools"][0]["name"], "old__echo");
+    let answer = client.post_on(&mut peer, &client.message(&json!("c"), "tools/call", params));
+    assert_eq!((answer.status, &answer_of(&answer)["error"]["code"]), (400, &json!(-32020)));
     assert_eq!(server.count("tools/call"), 1);
 }
 

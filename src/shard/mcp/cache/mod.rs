@@ -28,6 +28,7 @@ use crate::protocol::mcp::cache::{Audience, Bounds, Cache, Found, Stamp, Viewer}
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::listing::{Listing, Origin};
 use crate::protocol::mcp::method::ListKind;
+use crate::protocol::mcp::modern::tools::Tools;
 use crate::protocol::mcp::revision::Revision;
 use crate::session::{LegId, Session};
 use crate::shard::{BackendState, Shard};
@@ -236,6 +237,11 @@ impl Gathering<'_> {
         self.backend.lists.iter().map(|lists| lists.changes[self.kind as usize].get()).sum()
     }
 
+    /// One target's part, by the deadline, as it was sent.
+    pub async fn one(&self, place: usize) -> Part {
+        self.part(place).await
+    }
+
     /// Every target's part, in the order of the configuration, by the deadline.
     pub async fn parts(&self) -> Vec<Part> {
         let places = 0..self.backend.config.targets.len();
@@ -360,7 +366,22 @@ fn terms(policy: &ListPolicy, listing: &Listing) -> (Audience, Duration) {
 
 /// What calls of the tools of a modern target need, on whatever shard.
 fn learn_tools(backend: &BackendState, place: usize, listing: &Listing) {
-    let tools = backend.eras.of(&backend.config.targets[place]).tools();
+    learn_from(&backend.eras.of(&backend.config.targets[place]).tools(), listing);
+}
+
+/// When the target last said that its tools have changed.
+pub fn tools_changed(backend: &BackendState, place: usize) -> Instant {
+    backend.lists.get(place).map_or_else(Instant::now, |lists| lists.since(ListKind::Tools))
+}
+
+/// What a caller was told of a target's tools, asked for at `asked`: its requests are judged by it.
+pub fn learn_schemas(backend: &BackendState, place: usize, caller: &Caller, asked: Instant, part: &Part) {
+    let (Part::Listed { listing, .. }, Some(target)) = (part, backend.config.targets.get(place)) else { return };
+    let tools = backend.eras.of(target).schemas_from(caller, asked, tools_changed(backend, place));
+    learn_from(&tools, listing);
+}
+
+fn learn_from(tools: &RefCell<Tools>, listing: &Listing) {
     for page in listing.pages() {
         if let Some(result) = json::scan(page, &SCAN_LIMITS).ok().and_then(|envelope| envelope.result) {
             tools.borrow_mut().learn(page, result);

@@ -18,6 +18,7 @@ use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
 use crate::limits::{COLLECT_TIME, FAREWELL_DEADLINE, KEEP_ALIVE_EVERY, RELAY_QUEUE};
 use crate::principal::Principal;
+use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::content::Edits;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::{ListKind, LogLevel, Method};
@@ -28,7 +29,7 @@ use crate::protocol::mcp::streams::{Claim, Next, STANDALONE};
 use crate::session::LegId;
 use crate::shard::mcp::call::exchange;
 use crate::shard::mcp::routing::Route;
-use crate::shard::mcp::{Incoming, SCAN_LIMITS, call as calls, leg, mcp_fault, upstream};
+use crate::shard::mcp::{Incoming, SCAN_LIMITS, cache, call as calls, leg, lists, mcp_fault, upstream};
 use crate::shard::responder::Responder;
 use crate::shard::{BackendState, Shard};
 
@@ -50,6 +51,7 @@ pub struct Spec {
     outward_uri: Option<(String, String)>,
     principal: Principal,
     passed_on: Bytes,
+    made: Instant,
 }
 
 /// What a running call says.
@@ -84,7 +86,9 @@ pub async fn call(
         return Err(Fault::new(Kind::MethodNotFound, "method not found").into());
     }
     let spec = spec(request, &lease, route)?;
-    spec.check_parameters(request)?;
+    if responder.is_direct() {
+        Box::pin(spec.check_parameters(request, &lease)).await?;
+    }
     let level = request.envelope.meta_log_level.and_then(|range| LogLevel::of(&request.body, range));
     let running = Running::start(request.shard(), lease, Rc::new(spec), level);
     converse(request, running, responder).await
@@ -111,6 +115,7 @@ fn spec(request: &Request<'_>, lease: &Lease, route: Route) -> Result<Spec, Faul
         outward_uri,
         principal: request.incoming.principal.clone(),
         passed_on: Bytes::copy_from_slice(request.incoming.passed_on),
+        made: Instant::now(),
     })
 }
 
@@ -119,20 +124,32 @@ impl Spec {
         self.backend.config.targets.get(self.index).map(|target| &**target)
     }
 
-    /// Whether the headers that repeat arguments say the same, as far as the tool's schema has been seen: a target with
-    /// sessions does not look at them.
-    fn check_parameters(&self, request: &Request<'_>) -> Result<(), Fault> {
+    /// Whether the headers that repeat arguments say the same, by the tool's schema as the caller was told it: a target with
+    /// sessions does not look at them. A caller that repeats some without having asked here may have asked elsewhere.
+    async fn check_parameters(&self, request: &Request<'_>, lease: &Lease) -> Result<(), Fault> {
         let (Method::ToolsCall, Some(target)) = (self.method, self.target()) else { return Ok(()) };
-        let tools = self.backend.eras.of(target).tools();
-        parameters::check(&tools.borrow(), request.incoming.headers, &self.body, &self.envelope)
+        let (known, headers) = (self.backend.eras.of(target), request.incoming.headers);
+        let seen = || known.schemas(&request.caller, cache::tools_changed(&self.backend, self.index));
+        let mut tools = seen();
+        if tools.is_none() && parameters::repeats_any(headers) {
+            lists::learn_schemas(request.shard(), &self.backend, &lease.session, self.index).await;
+            tools = seen();
+        }
+        match tools {
+            Some(tools) => parameters::check(&tools.borrow(), headers, &self.body, &self.envelope),
+            None => Ok(()),
+        }
     }
 
-    /// Remembers what the target's tools want to have repeated.
-    fn learn(&self, message: &[u8], envelope: &Envelope) {
+    /// Remembers what the target's tools want to have repeated, by this caller and by whoever writes no headers.
+    fn learn(&self, caller: &Caller, message: &[u8], envelope: &Envelope) {
         if let (Method::List(ListKind::Tools), Some(target), Some(result)) =
             (self.method, self.target(), envelope.result)
         {
-            self.backend.eras.of(target).tools().borrow_mut().learn(message, result);
+            let known = self.backend.eras.of(target);
+            let since = cache::tools_changed(&self.backend, self.index);
+            known.schemas_from(caller, self.made, since).borrow_mut().learn(message, result);
+            known.tools().borrow_mut().learn(message, result);
         }
     }
 }
@@ -415,7 +432,7 @@ async fn conclude(
     let spec = running.spec.clone();
     // The session is free before the client can ask for it again.
     drop(running);
-    spec.learn(&message, envelope);
+    spec.learn(&request.caller, &message, envelope);
     let info = discover::server_info(&spec.backend, spec.index);
     let (message, envelope) = match without_tasks(request.method, &message, envelope) {
         Some((message, envelope)) => (message, envelope),

@@ -8,6 +8,13 @@ use crate::fault::{Fault, Kind};
 use crate::protocol::mcp::modern::headers::PARAM_PREFIX;
 use crate::protocol::mcp::modern::tools::Tools;
 
+/// Whether a request has such headers.
+pub fn repeats_any(headers: &Headers) -> bool {
+    let is_one =
+        |name: &str| name.get(..PARAM_PREFIX.len()).is_some_and(|front| front.eq_ignore_ascii_case(PARAM_PREFIX));
+    headers.iter().any(|header| is_one(header.name))
+}
+
 /// Compares them as far as the tool's schema has been seen. `message`: a request in the target's own names.
 pub fn check(tools: &Tools, headers: &Headers, message: &[u8], envelope: &Envelope) -> Result<(), Fault> {
     let Some(name) = envelope.name.filter(|_| envelope.method_is(message, "tools/call")) else { return Ok(()) };

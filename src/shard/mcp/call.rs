@@ -332,7 +332,7 @@ pub async fn exchange(
                 loss::forgotten(shard, session, leg, &open)?;
                 continue;
             }
-            return refused(*status, refusal.clone(), responder).await.map(|()| Served::Done);
+            return refused(method, *status, refusal.clone(), responder).await.map(|()| Served::Done);
         }
         // Here, because a request that was refused has left nothing, and one that failed was told.
         note_state(incoming, session, leg, method, body, envelope, &route);
@@ -446,15 +446,20 @@ pub fn register(session: &Session, request: InFlight) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A target refused with a status: its own JSON-RPC error goes on, anything else is named.
-async fn refused(status: u16, body: Bytes, responder: &mut Responder<'_>) -> Result<(), Fault> {
+/// A target refused with a status: its own JSON-RPC error goes on, anything else is named. Of a method that no revision has
+/// a refusal of the request says that the target does not have it either.
+async fn refused(method: Method, status: u16, body: Bytes, responder: &mut Responder<'_>) -> Result<(), Fault> {
     let is_error = json::scan(&body, &super::SCAN_LIMITS)
         .is_ok_and(|envelope| envelope.kind == json::MessageKind::ErrorResponse && envelope.answer_id().is_some());
     if is_error && !matches!(status, 401 | 403 | 404 | 407) {
         let _ = responder.json(if status >= 500 { 200 } else { status }, body).await;
         return Ok(());
     }
-    Err(upstream::refusal(status, &body))
+    let fault = upstream::refusal(status, &body);
+    if method == Method::Other && matches!(status, 400 | 405 | 422 | 501) {
+        return Err(Fault::new(Kind::MethodNotFound, "method not found").with(fault));
+    }
+    Err(fault)
 }
 
 /// `notifications/cancelled`: told to the target that works on the request; the relay ends with it, or soon after.

@@ -134,6 +134,20 @@ fn arguments_in_headers_are_compared_in_a_federation() {
     assert_eq!(server.count("tools/call"), 1);
 }
 
+/// Some servers refuse a method that they do not know with a status alone.
+#[test]
+fn a_method_that_a_target_refuses_without_saying_why_is_unknown() {
+    let server = McpServer::scripted("old", |seen| match seen.method() {
+        "no/such" => Act::Bytes(reply(400, &[("content-type", "text/plain")], "not handled")),
+        _ => Act::Well,
+    });
+    let (_gateway, address) = gateway(json!({ "targets": [server.target("old")] }));
+    let (status, error) = ModernClient::new(address).error("no/such", json!({}));
+    assert_eq!((status, &error["code"]), (404, &json!(-32601)), "{error}");
+    let client = crate::support::mcp_client::McpClient::open(address);
+    assert_eq!(client.ask("no/such", json!({}))["error"]["code"], -32601);
+}
+
 #[test]
 fn a_client_that_leaves_cancels_at_a_target_with_sessions() {
     let server = McpServer::scripted("old", |seen| match seen.tool() {

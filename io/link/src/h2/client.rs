@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use agentlane_runtime::local::Notify;
+use agentlane_runtime::local::{Event, Notify};
 use agentlane_runtime::{fair, now, sleep, spawn, timeout};
 use bytes::{Bytes, BytesMut};
 use h2::client::{Builder, Connection, SendRequest};
@@ -65,6 +65,8 @@ struct State {
     /// It has served before.
     served: Cell<bool>,
     over: Cell<bool>,
+    /// The server has said what it allows, or the connection is over.
+    settled: Event,
     /// When the last exchange ended.
     rested_at: Cell<Instant>,
     /// Told when an exchange ends, or the connection.
@@ -98,7 +100,8 @@ impl Multiplexed {
         let streams = u32::try_from(http2.streams_max).unwrap_or(u32::MAX);
         builder
             .enable_push(false)
-            .initial_max_send_streams(http2.streams_max)
+            // Until the server has said how many.
+            .initial_max_send_streams(0)
             .initial_window_size(http2.window)
             // Answers that nobody reads must not hold up the others.
             .initial_connection_window_size(http2.window.saturating_mul(streams).min(i32::MAX as u32))
@@ -115,6 +118,7 @@ impl Multiplexed {
             active: Cell::new(0),
             served: Cell::new(false),
             over: Cell::new(false),
+            settled: Event::new(),
             rested_at: Cell::new(now()),
             freed,
         });
@@ -122,6 +126,17 @@ impl Multiplexed {
             connection.ping_pong().map(|pings| Ping::new(pings, http2.keepalive, http2.keepalive_timeout, now()));
         let every = http2.keepalive.min(http2.keepalive_timeout) / TICKS;
         spawn(drive(connection, ping, every, state.clone()));
+        // A stream too many would be refused, or wait for who knows how long.
+        match due {
+            Some(due) => {
+                let settled = timeout(due.saturating_duration_since(now()), state.settled.wait()).await;
+                settled.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+            }
+            None => state.settled.wait().await,
+        }
+        if state.over.get() {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         Ok(Multiplexed { send, state, addresses, tls, streams_max: http2.streams_max })
     }
 
@@ -156,15 +171,21 @@ impl Multiplexed {
 }
 
 async fn drive(connection: Connection<Adapter>, ping: Option<Ping>, every: Duration, state: Rc<State>) {
-    let outcome = fair(driven(connection, ping, every)).await;
+    let outcome = fair(driven(connection, ping, every, &state.settled)).await;
     if let Err(error) = outcome {
         tracing::debug!(%error, "an upstream connection of HTTP/2 ended");
     }
     state.over.set(true);
+    state.settled.set();
     state.freed.notify_all();
 }
 
-async fn driven(connection: Connection<Adapter>, mut ping: Option<Ping>, every: Duration) -> Result<(), h2::Error> {
+async fn driven(
+    connection: Connection<Adapter>,
+    mut ping: Option<Ping>,
+    every: Duration,
+    settled: &Event,
+) -> Result<(), h2::Error> {
     let mut connection = pin!(connection);
     let mut tick: Pin<Box<dyn Future<Output = ()>>> = Box::pin(sleep(every));
     poll_fn(|cx| {
@@ -177,7 +198,11 @@ async fn driven(connection: Connection<Adapter>, mut ping: Option<Ping>, every: 
                 }
             }
         }
-        connection.as_mut().poll(cx)
+        let polled = connection.as_mut().poll(cx);
+        if !settled.is_set() && connection.max_concurrent_send_streams() > 0 {
+            settled.set();
+        }
+        polled
     })
     .await
 }

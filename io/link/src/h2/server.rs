@@ -204,10 +204,11 @@ impl Http2 {
         if self.seat.is_draining() && !self.drained {
             self.drained = true;
             self.connection.graceful_shutdown();
+            self.tick = Box::pin(sleep(self.tick_time()));
         }
         self.seat.wait(cx);
         while self.tick.as_mut().poll(cx).is_ready() {
-            self.tick = Box::pin(sleep(tick_time(&self.limits)));
+            self.tick = Box::pin(sleep(self.tick_time()));
             self.check_idle();
             self.check_alive();
         }
@@ -220,10 +221,10 @@ impl Http2 {
         let now = now();
         if self.connection.has_streams() || self.working.get() > 0 {
             self.busy_at = now;
-        } else if now.saturating_duration_since(self.busy_at) >= self.limits.idle && self.leaving.is_none() {
+        } else if self.drained || now.saturating_duration_since(self.busy_at) >= self.limits.idle {
+            // A client that does not answer the ping of a graceful end has had its goodbye all the same.
             self.connection.graceful_shutdown();
-            self.leaving = now.checked_add(FAREWELL);
-            self.tick = Box::pin(sleep(FAREWELL));
+            self.leave();
         }
     }
 
@@ -239,8 +240,19 @@ impl Http2 {
     fn calm(&mut self) {
         tracing::debug!("an HTTP/2 client talks too much");
         self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-        self.leaving = now().checked_add(FAREWELL);
-        self.tick = Box::pin(sleep(FAREWELL));
+        self.leave();
+    }
+
+    /// Goes on for a moment, so that the client can hear why it ends.
+    fn leave(&mut self) {
+        if self.leaving.is_none() {
+            self.leaving = now().checked_add(FAREWELL);
+            self.tick = Box::pin(sleep(FAREWELL));
+        }
+    }
+
+    fn tick_time(&self) -> Duration {
+        if self.drained { FAREWELL / TICKS_PER_IDLE } else { tick_time(&self.limits) }
     }
 }
 

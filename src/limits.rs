@@ -84,7 +84,9 @@ pub const CONNECT_END_GRACE: Duration = Duration::from_secs(1);
 pub const CONNECT_STOP_TIME: Duration = Duration::from_secs(3);
 /// How long a client may take from connecting to the end of its TLS handshake.
 pub const TLS_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// TLS handshakes of clients that a shard has begun and not finished; one above it ends the oldest.
+/// How long a client's PROXY header may take from connecting to its last byte.
+pub const PROXY_HEADER_TIME: Duration = Duration::from_secs(5);
+/// TLS handshakes of clients and PROXY headers that a shard has begun and not finished; one above it ends the oldest.
 pub const TLS_HANDSHAKES_MAX: usize = 1_024;
 /// How long a forwarded or moved request may wait in an inbox.
 pub const MESH_DEADLINE: Duration = Duration::from_secs(5);

@@ -58,12 +58,12 @@ pub use model::{
     Route, RouteBackend, ValueMatch,
 };
 pub use policy::{
-    Authority, BackendHttp, BackendPolicies, Cors, DirectResponse, FullAuthority, HeaderModifier, HttpVersion,
+    Authority, BackendHttp, BackendPolicies, Cors, Csrf, DirectResponse, FullAuthority, HeaderModifier, HttpVersion,
     ListenerPolicies, PathRewrite, RequestRedirect, RoutePolicies, Scheme, TargetPolicies, Timeout, UrlRewrite,
 };
 pub use process::{
-    AccessLog, HttpLimits, LogFormat, Logging, McpDefaults, ProcessConfig, Runtime, SessionConfig, ShardCount, Shards,
-    Upstream,
+    AccessLog, HttpLimits, LogFormat, Logging, McpDefaults, ProcessConfig, ProxyMode, ProxyProtocol, ProxyVersion,
+    Runtime, SessionConfig, ShardCount, Shards, Upstream,
 };
 pub use rustls::CipherSuite;
 pub use scalar::{Endpoint, Host, HostPattern, HostPort, Secret, SessionKey, UrlPath};

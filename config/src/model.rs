@@ -8,7 +8,7 @@ use crate::http::{HeaderName, Method, Pattern};
 use crate::lock::Lock;
 use crate::mcp::Mcp;
 use crate::policy::{BackendPolicies, ListenerPolicies, RoutePolicies};
-use crate::process::{HttpLimits, ProcessConfig, Shards};
+use crate::process::{HttpLimits, ProcessConfig, ProxyProtocol, Shards};
 use crate::scalar::{HostPattern, HostPort, UrlPath};
 use crate::tls::ListenerTls;
 
@@ -47,6 +47,8 @@ pub struct Bind {
     pub address: Option<IpAddr>,
     /// 1 to 65535.
     pub port: u16,
+    /// Connections begin with a PROXY header.
+    pub proxy: Option<ProxyProtocol>,
     /// At least one, unless `lenient` left all out. No two have the same hostname.
     pub listeners: Vec<Listener>,
 }

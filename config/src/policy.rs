@@ -45,6 +45,8 @@ record! {
         pub redirect: Option<RequestRedirect> = opt "requestRedirect";
         /// Answers by itself; no backend is asked.
         pub direct_response: Option<DirectResponse> = opt "directResponse";
+        /// Refuses what browsers send for pages of other sites, where it could change something.
+        pub csrf: Option<Csrf> = opt "csrf";
         /// How often requests may come, each of these limits by itself.
         pub rate_limits: Vec<RateLimit> = opt "localRateLimit" as RateLimits;
         /// How many requests may be under way at once.
@@ -55,7 +57,7 @@ record! {
     later "requestMirror", "a2a", "ai", "backendTunnel", "remoteRateLimit", "extProc", "transformations",
         "buffer", "delay", "cache";
     guard "mcpAuthorization", "mcpGuardrails", "authorization", "mcpAuthentication", "backendTLS", "backendAuth", "jwtAuth",
-        "oidc", "basicAuth", "apiKey", "extAuthz", "csrf", "lock";
+        "oidc", "basicAuth", "apiKey", "extAuthz", "lock";
     check one_answer;
 }
 
@@ -136,6 +138,15 @@ record! {
         pub max_age: Option<Duration> = opt "maxAge";
     }
     check credentials_for_all;
+}
+
+record! {
+    /// Refuses requests of browsers that come from pages of another origin (403): those of every method but GET, HEAD and
+    /// OPTIONS.
+    pub struct Csrf {
+        /// Origins whose pages may send them all the same.
+        pub additional_origins: Vec<Origin> = opt "additionalOrigins";
+    }
 }
 
 record! {

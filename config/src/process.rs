@@ -243,9 +243,45 @@ record! {
     pub(crate) struct FrontendPolicies {
         /// Limits of HTTP.
         pub http: HttpLimits = or(HttpLimits::default()) "http";
+        /// Connections on every port come through a balancer that says in a PROXY header who the client is.
+        pub proxy: Option<ProxyProtocol> = opt "proxyProtocol" | "proxy";
     }
-    later "tls", "tcp", "proxy", "proxyProtocol", "connect", "accessLog", "logging", "tracing";
+    later "tls", "tcp", "connect", "accessLog", "logging", "tracing";
     guard "networkAuthorization", "networkExtAuthz";
+}
+
+record! {
+    /// The PROXY header at the beginning of connections: who the client is. Whoever can connect can write one, so let only
+    /// the balancer do so.
+    #[derive(Copy)]
+    pub struct ProxyProtocol {
+        /// The versions taken. Default: v2.
+        pub version: ProxyVersion = or(ProxyVersion::V2) "version";
+        /// Whether it must be there. Default: strict.
+        pub mode: ProxyMode = or(ProxyMode::Strict) "mode";
+    }
+}
+
+words! {
+    /// Versions of the PROXY protocol.
+    pub enum ProxyVersion {
+        /// The line of text.
+        V1 = "v1",
+        /// The binary one.
+        V2 = "v2",
+        /// Either.
+        All = "all",
+    }
+}
+
+words! {
+    /// Whether a connection must have a PROXY header.
+    pub enum ProxyMode {
+        /// One without is closed.
+        Strict = "strict",
+        /// One without is the client's own.
+        Optional = "optional",
+    }
 }
 
 record! {

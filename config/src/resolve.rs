@@ -13,7 +13,7 @@ use crate::model::{
     Backend, BackendId, BackendKind, Bind, Document, Listener, Match, PathMatch, Protocol, Route, RouteBackend,
 };
 use crate::policy::{BackendPolicies, ListenerPolicies, PathRewrite, RoutePolicies};
-use crate::process::ProcessConfig;
+use crate::process::{ProcessConfig, ProxyMode, ProxyProtocol, ProxyVersion};
 use crate::scalar::{Endpoint, HostPattern, UrlPath};
 use crate::tls::ListenerTls;
 use crate::written::{self, Configuration, GatewayRef};
@@ -29,13 +29,16 @@ pub(crate) fn document(written: Configuration, cx: &mut Context<'_>) -> Document
     let mut process = section(written.config, cx).unwrap_or_default();
     crate::process::from_environment(&mut process, cx);
     let shards = section(written.shards, cx).unwrap_or_default();
-    let http = section(written.frontend, cx).map(|frontend| frontend.http).unwrap_or_default();
+    let frontend = section(written.frontend, cx);
+    let proxy = frontend.as_ref().and_then(|frontend| frontend.proxy);
+    let http = frontend.map(|frontend| frontend.http).unwrap_or_default();
     let lock = section(written.lock, cx);
     let nothing_written = written.binds.is_empty() && written.gateways.is_empty() && written.mcp.is_none();
 
     let mut resolver = Resolver {
         cx,
         session_ttl: process.mcp.session_ttl,
+        proxy,
         backends: Vec::new(),
         named: HashMap::new(),
         binds: Vec::new(),
@@ -73,6 +76,8 @@ fn section<T>(section: Option<Attempted<T>>, cx: &mut Context<'_>) -> Option<T> 
 struct Resolver<'c, 'a> {
     cx: &'c mut Context<'a>,
     session_ttl: Duration,
+    /// On every port.
+    proxy: Option<ProxyProtocol>,
     backends: Vec<Backend>,
     /// `None`: defined, but unusable.
     named: HashMap<String, Option<Named>>,
@@ -304,6 +309,10 @@ impl Resolver<'_, '_> {
             self.cx.fault(written.at.of("listeners"), FaultKind::Missing, "a bind needs a listener".to_owned());
         }
         let bind = self.add_bind(written.address, written.port, written.at.of("port"));
+        if written.tunnel == written::Tunnel::Proxy {
+            let either = ProxyProtocol { version: ProxyVersion::All, mode: ProxyMode::Strict };
+            self.binds[bind].proxy.get_or_insert(either);
+        }
         let mut hosts = HashMap::new();
         for (index, attempt) in written.listeners.into_iter().enumerate() {
             let Some(listener) = attempt.value else { continue };
@@ -328,7 +337,7 @@ impl Resolver<'_, '_> {
     }
 
     fn add_bind(&mut self, address: Option<IpAddr>, port: u16, place: Place) -> usize {
-        self.binds.push(Bind { address, port, listeners: Vec::new() });
+        self.binds.push(Bind { address, port, proxy: self.proxy, listeners: Vec::new() });
         self.places.push(place);
         self.binds.len() - 1
     }

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::context::{Context, Place, Table};
 use crate::fault::FaultKind;
-use crate::form::{Attempt, Attempted, Form, Named, record};
+use crate::form::{Attempt, Attempted, Form, Named, record, words};
 use crate::lock::Lock;
 use crate::mcp::Federation;
 use crate::model::{Match, Protocol};
@@ -51,8 +51,21 @@ record! {
         pub address: Option<IpAddr> = opt "address";
         /// Listeners, told apart by hostname.
         pub listeners: Vec<Attempted<Listener>> = must "listeners" as Vec<Attempt<Listener>>;
+        /// What connections are wrapped in. Default: direct.
+        pub tunnel: Tunnel = or(Tunnel::Direct) "tunnelProtocol";
     }
-    guard "tunnelProtocol", "mode";
+    guard "mode";
+}
+
+words! {
+    /// What the connections of a port are wrapped in.
+    pub(crate) enum Tunnel {
+        /// Nothing but what `frontendPolicies.proxyProtocol` says.
+        Direct = "direct",
+        /// They begin with a PROXY header: as `frontendPolicies.proxyProtocol` says, or else of either version.
+        Proxy = "proxy",
+    }
+    later "hboneWaypoint", "hboneGateway", "connect";
 }
 
 record! {

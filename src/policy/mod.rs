@@ -3,6 +3,7 @@
 
 pub mod concurrency_limit;
 pub mod cors;
+pub mod csrf;
 pub mod direct_response;
 pub mod header_modifier;
 pub mod local_rate_limit;
@@ -66,6 +67,7 @@ macro_rules! registry {
 
 registry! {
     Cors(cors::Cors),
+    Csrf(csrf::Csrf),
     LocalRateLimit(local_rate_limit::LocalRateLimit),
     ConcurrencyLimit(concurrency_limit::ConcurrencyLimit),
     RequestRedirect(request_redirect::RequestRedirect),

@@ -9,7 +9,7 @@ use agentlane_link::server::Connection;
 use agentlane_runtime as runtime;
 use agentlane_runtime::{ListenOptions, Listener, Stop};
 
-use super::{Shard, connection, handshake};
+use super::{Shard, connection, handshake, proxied};
 use crate::snapshot::Snapshot;
 
 /// Connections that the kernel holds for us while we are busy.
@@ -51,7 +51,12 @@ pub fn follow(shard: &Rc<Shard>, snapshot: &Snapshot) -> Result<(), String> {
                     let shard = accepting.clone();
                     shard.metrics.connections_accepted.inc();
                     let active = shard.active();
-                    if active.snapshot.bind(address).is_some_and(|bind| bind.secure) {
+                    let bind = active.snapshot.bind(address);
+                    let secure = bind.is_some_and(|bind| bind.secure);
+                    if let Some(proxy) = bind.and_then(|bind| bind.proxy) {
+                        return runtime::spawn(proxied::serve(shard, stream, address, peer, proxy, secure));
+                    }
+                    if secure {
                         return runtime::spawn(handshake::serve(shard, stream, address, peer));
                     }
                     let connection = Connection::new(stream, active.limits.clone(), &shard.drain);

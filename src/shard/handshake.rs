@@ -91,7 +91,7 @@ pub struct Handshakes {
 }
 
 /// One handshake's place among them, until it is dropped.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     handshakes: &'a Handshakes,
     number: u64,
     evicted: Event,
@@ -99,7 +99,7 @@ struct Place<'a> {
 
 impl Handshakes {
     /// With too many, the oldest ends: it has had the longest time, and a flood of silent clients does not shut others out.
-    fn enter(&self) -> Place<'_> {
+    pub(super) fn enter(&self) -> Place<'_> {
         let number = self.next.replace(self.next.get() + 1);
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= TLS_HANDSHAKES_MAX
@@ -114,7 +114,7 @@ impl Handshakes {
 }
 
 impl Place<'_> {
-    async fn evicted(&self) {
+    pub(super) async fn evicted(&self) {
         self.evicted.wait().await;
     }
 }

@@ -29,6 +29,7 @@ pub struct Metrics {
     pub unrouted: Counter,
     pub handshakes_done: Counter,
     pub handshakes_failed: Counter,
+    pub proxy_headers_refused: Counter,
     targets: RefCell<HashMap<String, Gauge>>,
     mcp: RefCell<HashMap<(&'static str, bool), Counter>>,
 }
@@ -88,6 +89,10 @@ impl Metrics {
             ),
             handshakes_done: handshake("ok"),
             handshakes_failed: handshake("failed"),
+            proxy_headers_refused: counter(
+                "agentlane_proxy_headers_refused_total",
+                "Connections without the PROXY header that they must have.",
+            ),
             targets: RefCell::default(),
             mcp: RefCell::default(),
             shard: shard.clone(),

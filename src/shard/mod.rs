@@ -15,6 +15,7 @@ pub mod http2;
 pub mod mcp;
 pub mod metrics;
 pub mod outbox;
+pub mod proxied;
 pub mod proxy;
 pub mod record;
 pub mod responder;

@@ -11,13 +11,14 @@ use agentlane_config as config;
 use agentlane_link::client::Spoken;
 use agentlane_link::h2::Http2Limits;
 use agentlane_link::server::ServerLimits;
+use agentlane_wire::proxy_protocol::Versions;
 use bytes::Bytes;
 use regex::Regex;
 
 use super::kept::Kept;
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
 use super::tls::TlsFault;
-use super::{Bind, Listener, Route, RouteBackend, Rule, Snapshot, Timeouts};
+use super::{Bind, Listener, ProxyHeader, Route, RouteBackend, Rule, Snapshot, Timeouts};
 use crate::backend::health::Health;
 use crate::backend::http::{Endpoint, HttpBackend, Judged};
 use crate::backend::mcp::{
@@ -28,6 +29,7 @@ use crate::backend::retry::Retry;
 use crate::backend::{Backend, Weighted};
 use crate::policy::concurrency_limit::ConcurrencyLimit;
 use crate::policy::cors::{Cors, OriginPattern};
+use crate::policy::csrf::Csrf;
 use crate::policy::direct_response::DirectResponse;
 use crate::policy::header_modifier::{RequestHeaderModifier, ResponseHeaderModifier};
 use crate::policy::local_rate_limit::LocalRateLimit;
@@ -125,7 +127,15 @@ impl Compiler<'_> {
             bind.listeners.iter().map(|listener| self.listener(bind.port, listener)).collect::<Result<_, _>>()?;
         listeners.sort_by_key(|listener| std::cmp::Reverse(listener.host.specificity()));
         let secure = listeners.iter().any(|listener| listener.tls.is_some());
-        Ok(Arc::new(Bind { address: SocketAddr::new(ip, bind.port), secure, listeners }))
+        let proxy = bind.proxy.map(|proxy| ProxyHeader {
+            versions: match proxy.version {
+                config::ProxyVersion::V1 => Versions::V1,
+                config::ProxyVersion::V2 => Versions::V2,
+                config::ProxyVersion::All => Versions::All,
+            },
+            optional: proxy.mode == config::ProxyMode::Optional,
+        });
+        Ok(Arc::new(Bind { address: SocketAddr::new(ip, bind.port), secure, proxy, listeners }))
     }
 
     fn listener(&mut self, port: u16, listener: &config::Listener) -> Result<Arc<Listener>, CompileFault> {
@@ -446,6 +456,10 @@ fn chain(listener: &config::ListenerPolicies, route: &config::RoutePolicies) -> 
     let mut policies = Vec::new();
     if let Some(policy) = route.cors.as_ref().or(listener.cors.as_ref()) {
         policies.push(Policy::Cors(cors(policy)));
+    }
+    if let Some(policy) = &route.csrf {
+        let origins = policy.additional_origins.iter().map(|origin| origin.0.clone());
+        policies.push(Policy::Csrf(Csrf { additional_origins: origins.collect() }));
     }
     if let Some(policy) = &route.redirect {
         policies.push(Policy::RequestRedirect(redirect(policy)));

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use agentlane_link::server::ServerLimits;
 use agentlane_link::tls::ServerTls;
+use agentlane_wire::proxy_protocol::Versions;
 
 use crate::backend::mcp::McpBackend;
 use crate::backend::retry::Retry;
@@ -47,8 +48,18 @@ pub struct Bind {
     pub address: SocketAddr,
     /// TLS is spoken on it, by every listener.
     pub secure: bool,
+    /// Connections begin with a PROXY header.
+    pub proxy: Option<ProxyHeader>,
     /// The most specific host first.
     pub listeners: Vec<Arc<Listener>>,
+}
+
+/// Which PROXY headers are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyHeader {
+    pub versions: Versions,
+    /// A connection may come without one.
+    pub optional: bool,
 }
 
 #[derive(Debug)]

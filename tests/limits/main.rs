@@ -1,7 +1,9 @@
 //! Limits and resilience through the real binary: how often, how much at once, what is done about backends that fail.
 
 mod at_once;
+mod crossings;
 mod ejection;
+mod proxied;
 mod rates;
 mod retries;
 #[path = "../support/mod.rs"]

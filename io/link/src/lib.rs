@@ -14,6 +14,7 @@ mod deadline;
 mod drain;
 pub mod h2;
 mod peek;
+pub mod proxied;
 pub mod proxy;
 pub mod server;
 mod sink;

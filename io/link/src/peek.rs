@@ -24,6 +24,11 @@ pub(crate) fn peek(socket: &impl AsRawFd) -> Peek {
     }
 }
 
+/// The bytes that wait, as many as fit; they are not taken.
+pub(crate) fn look(socket: &impl AsRawFd, buf: &mut [u8]) -> io::Result<usize> {
+    recv(socket, buf, libc::MSG_PEEK)
+}
+
 /// Receives what is there. Only while no recv of the runtime is in flight on the socket.
 pub(crate) fn recv_now(socket: &impl AsRawFd, buf: &mut [u8]) -> io::Result<usize> {
     recv(socket, buf, 0)

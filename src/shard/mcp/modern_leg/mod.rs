@@ -237,7 +237,8 @@ pub async fn call(
         && error_code(body) == Some(HEADER_MISMATCH)
         && matches!(open.transport, Transport::Http { .. })
     {
-        // Refused before it was done: the tool's schema has changed, or was never seen.
+        // Refused before it was done: the tool's schema has changed, or was never seen. The connection is another's by now.
+        call.socket.set(None);
         learn_tools(shard, session, id, open, incoming.backend.config.deadline).await?;
         answer = match start(&mut call, &asked).await {
             _ if call.cancelled.get() => return gave_up(responder, client_id).await,

@@ -151,8 +151,9 @@ fn canonical_number(text: &str) -> String {
     }
     match text.parse::<f64>() {
         Ok(number) if number.fract() == 0.0 && number.abs() < EXACT => (number as i64).to_string(),
-        Ok(number) if number.is_finite() => format!("{number:?}"),
-        _ => text.to_owned(),
+        Ok(number) => format!("{number:?}"),
+        // It was read as a number.
+        Err(_) => text.to_owned(),
     }
 }
 
@@ -259,7 +260,10 @@ impl Parser<'_> {
         let leading = digits.len() > 1 && digits.starts_with('0') && digits.as_bytes()[1].is_ascii_digit();
         let bare = digits.starts_with('.') || digits.ends_with('.') || text.contains(".e") || text.contains(".E");
         match text.parse::<f64>() {
-            Ok(_) if !leading && !bare && !text.starts_with('+') => Ok(Value::Number(text.to_owned())),
+            // One that no double holds is a number to some parsers and none to others.
+            Ok(number) if number.is_finite() && !leading && !bare && !text.starts_with('+') => {
+                Ok(Value::Number(text.to_owned()))
+            }
             _ => Err(Broken { at: start, message: "not a number" }),
         }
     }
@@ -421,6 +425,7 @@ mod tests {
             (r#""\ud800""#, 2),
             (r#""\udc00x""#, 2),
             ("01", 0),
+            ("1e999", 0),
             ("1.", 0),
             ("-", 0),
             ("[1,]", 3),

@@ -2,6 +2,7 @@
 //! requests that wait on either side, and the streams. It belongs to one shard; nothing in it is shared with another.
 
 pub mod board;
+mod shown;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::protocol::mcp::modern::tools::Tools;
 use crate::protocol::mcp::revision::Revision;
 use crate::protocol::mcp::streams::Streams;
 use board::{Board, CallMark};
+pub use shown::Shown;
 
 /// One client's session with one MCP backend.
 pub struct Session {
@@ -60,6 +62,8 @@ pub struct Session {
     pub ended: Cell<bool>,
     /// The gateway is going down: streams end, and clients may come back elsewhere.
     pub hung_up: Cell<bool>,
+    /// What the client knows of lists.
+    pub shown: Shown,
     pub last_used: Cell<Instant>,
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::config::mcp;
 use crate::support::gateway::{Gateway, Setup, local};
-use crate::support::listens::Listens;
+use crate::support::listens::{Listens, Pushes};
 use crate::support::mcp_client::{ACCEPT, McpClient, answer_of, each, message};
 use crate::support::mcp_server::{Act, McpServer, Offers, Seen, begin_events, event};
 use crate::support::modern_client::ModernClient;
@@ -406,13 +406,13 @@ fn one_list_serves_every_shard() {
 #[test]
 fn who_is_told_of_a_change_sees_it_whatever_other_shards_have() {
     let versioned = Versioned::new();
-    let (_gateway, _, clients) = on_four_shards(&versioned.server);
+    let (_gateway, address, clients) = on_four_shards(&versioned.server);
     let upstream: Vec<String> = clients.iter().map(|client| client.call("web__whoami", json!({}))).collect();
-    // Others ask all the time, so that lists are on their way while they change.
+    // Others ask all the time, so that lists are on their way while they change. In sessions of their own: who has the
+    // newest list is not told of it.
     let stop = Arc::new(AtomicBool::new(false));
-    let others: Vec<_> = clients[..4]
-        .iter()
-        .cloned()
+    let others: Vec<_> = (0..4)
+        .map(|_| McpClient::open(address))
         .map(|client| {
             let stop = stop.clone();
             std::thread::spawn(move || {
@@ -494,4 +494,43 @@ fn what_a_modern_target_tells_its_listeners_makes_its_list_old() {
     assert_eq!(stream.message().expect("a message")["method"], "notifications/tools/list_changed");
     both();
     assert_eq!(server.of("tools/list").len(), 2, "one more for both");
+}
+
+#[test]
+fn a_change_that_a_client_does_not_see_is_not_told() {
+    let (pushes, version) = (Pushes::default(), Arc::new(AtomicUsize::new(0)));
+    let server = McpServer::scripted("old", {
+        let (pushes, version) = (pushes.clone(), version.clone());
+        move |seen| match seen.method() {
+            "tools/list" => Act::Result(json!({ "tools": [tool(&format!("v{}", version.load(Ordering::SeqCst)))] })),
+            _ => pushes.act(seen),
+        }
+    });
+    let other = McpServer::good("other");
+    let targets = json!([server.target("old"), other.target("other")]);
+    let (_gateway, address) = gateway(json!({ "targets": targets, "cache": { "ttl": "1h" } }));
+    let (client, blind) = (McpClient::open(address), McpClient::open(address));
+    assert_eq!(names(&client), "old__v0 other__echo");
+    let (mut stream, mut blind_stream) = (client.listen(None), blind.listen(None));
+    let push = pushes.nth(0);
+    // Nothing is different, and the client knows it all.
+    pushes.nth(1);
+    pushes.tell("notifications/tools/list_changed", None);
+    assert_eq!(
+        blind_stream.message().expect("a message")["method"],
+        "notifications/tools/list_changed",
+        "who has seen no list cannot have the newest"
+    );
+    eventually("the list was looked at", || server.count("tools/list") >= 2);
+    push.tell("notifications/resources/list_changed", None);
+    version.store(1, Ordering::SeqCst);
+    push.tell("notifications/tools/list_changed", None);
+    let told: Vec<Value> = (0..2).map(|_| stream.message().expect("a message")["method"].clone()).collect();
+    assert_eq!(told, ["notifications/resources/list_changed", "notifications/tools/list_changed"]);
+    assert_eq!(names(&client), "old__v1 other__echo");
+    // And back, which is another list than the one that it has.
+    version.store(0, Ordering::SeqCst);
+    push.tell("notifications/tools/list_changed", None);
+    assert_eq!(stream.message().expect("a message")["method"], "notifications/tools/list_changed");
+    assert_eq!(names(&client), "old__v0 other__echo");
 }

@@ -88,6 +88,16 @@ fn uri(target: &str, own: &str, taken: &mut HashSet<String>) -> Option<String> {
     taken.insert(marked.clone()).then_some(marked)
 }
 
+/// Says whether two gatherings show the same: names, content and order.
+pub fn content_digest(items: &[Item<'_>]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for item in items {
+        item.name.hash(&mut hasher);
+        item.item.range.of(item.page).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 /// Says whether two gatherings are the same list: a cursor into one is no place in another.
 pub fn digest(items: &[Item<'_>]) -> u64 {
     let mut hasher = DefaultHasher::new();

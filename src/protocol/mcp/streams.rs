@@ -181,6 +181,11 @@ impl Streams {
         self.streams.iter().any(|stream| stream.id == claim.stream && stream.generation == claim.generation)
     }
 
+    /// Whether a reader of this stream is there.
+    pub fn is_claimed(&self, stream: u32) -> bool {
+        self.streams.iter().any(|known| known.id == stream && known.claimed)
+    }
+
     /// Whether any reader is there.
     pub fn any_claimed(&self) -> bool {
         self.streams.iter().any(|stream| stream.claimed)

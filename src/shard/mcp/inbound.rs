@@ -8,7 +8,7 @@ use agentlane_wire::json::{self, Envelope, MessageKind, Splice};
 use bytes::{Bytes, BytesMut};
 
 use super::tasks::Sorted;
-use super::{SCAN_LIMITS, cache, hub, leg, tasks, upstream};
+use super::{SCAN_LIMITS, cache, hub, leg, retell, tasks, upstream};
 use crate::limits::FAREWELL_DEADLINE;
 use crate::protocol::mcp::catalogue::Shelf;
 use crate::protocol::mcp::modern::input::{self, Form, Kind, Wrong};
@@ -172,7 +172,11 @@ fn notification(shard: &Rc<Shard>, session: &Rc<Session>, leg: LegId, message: B
         && method.ends_with(b"/list_changed\"")
     {
         // Before the client is told: what it asks for next must be new.
-        cache::changed(shard, session, leg, &method[1..method.len() - 1]);
+        let method = &method[1..method.len() - 1];
+        cache::changed(shard, session, leg, method);
+        if retell::list_of(method).is_some_and(|list| retell::takes(shard, session, list)) {
+            return Inbound::Consumed;
+        }
     }
     if envelope.method_is(&message, "notifications/cancelled") {
         let Some(range) = envelope.request_id else { return Inbound::Consumed };

@@ -8,7 +8,7 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, ListMerger};
 use bytes::{Bytes, BytesMut};
 
-use super::cache::{self, Gathering, Part};
+use super::cache::{self, Gathering, Page, Part};
 use super::mcp_fault;
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
@@ -53,12 +53,27 @@ pub async fn merged(
     if cursor.is_none()
         && let Some(kept) = gathering.page()
     {
-        return Ok(Merged { result: kept.value, hints: Hints::of(kept.audience, kept.fresh_for) });
+        session.shown.show(kind, Some(kept.value.digest));
+        return Ok(Merged { result: kept.value.result, hints: Hints::of(kept.audience, kept.fresh_for) });
     }
-    Box::pin(gather(&gathering, cursor)).await
+    let (merged, kept) = Box::pin(gather(&gathering, cursor)).await?;
+    session.shown.show(kind, kept);
+    Ok(merged)
 }
 
-async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merged, Fault> {
+/// Says what the session's client would be shown now; `None`: it is not kept, or nobody knows.
+pub async fn kept_digest(
+    shard: &Rc<Shard>,
+    backend: &Rc<BackendState>,
+    session: &Rc<Session>,
+    kind: ListKind,
+) -> Option<u64> {
+    let gathering = gathering(shard, backend, session, kind);
+    Box::pin(gather(&gathering, None)).await.ok()?.1
+}
+
+/// The page, and a digest of the whole list's content where that is kept.
+async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<(Merged, Option<u64>), Fault> {
     let Gathering { shard, backend, session, kind, .. } = *gathering;
     let (changes, asked) = (gathering.changes(), Instant::now());
     let parts = gathering.parts().await;
@@ -101,10 +116,11 @@ async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<Merge
     let meta: Vec<(&str, &[u8])> = status.iter().map(|meta| ("_meta", &meta[..])).collect();
     let result = merger.finish(next.as_deref(), &meta);
     let (audience, fresh_for) = keeping(&parts);
-    if cursor.is_none() && !fresh_for.is_zero() {
-        gathering.keep_page(&result, audience, fresh_for, changes);
+    let kept = (!fresh_for.is_zero()).then(|| federate::content_digest(&items));
+    if let (None, Some(digest)) = (cursor, kept) {
+        gathering.keep_page(Page { result: result.clone(), digest }, audience, fresh_for, changes);
     }
-    Ok(Merged { result, hints: hints(&parts) })
+    Ok((Merged { result, hints: hints(&parts) }, kept))
 }
 
 /// A tool of a federation that is shown by a resource, led to its own target's. As it is where that is listed as it is.

@@ -21,6 +21,7 @@ pub mod modern_leg;
 pub mod old_front;
 pub mod open;
 pub mod relay;
+mod retell;
 pub mod routing;
 mod sessionless;
 pub mod sse;

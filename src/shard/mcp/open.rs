@@ -16,7 +16,7 @@ use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::merge::{self, Part};
 use crate::protocol::mcp::revision::Revision;
-use crate::session::{Leg, Session};
+use crate::session::{Leg, Session, Shown};
 use crate::shard::{BackendState, Shard};
 
 /// The session and the response to `initialize`.
@@ -149,6 +149,7 @@ fn session_of(
         initialized: Cell::new(false),
         ended: Cell::new(false),
         hung_up: Cell::new(false),
+        shown: Shown::default(),
         last_used: Cell::new(runtime::now()),
     })
 }

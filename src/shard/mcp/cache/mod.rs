@@ -48,7 +48,7 @@ pub struct Kept {
     /// Marked with when they were asked for.
     lists: RefCell<Cache<ListId, Instant, Arc<Listing>>>,
     /// First pages of merged lists, as results. Marked with [`Gathering::changes`].
-    pages: RefCell<Cache<PageId, u64, Bytes>>,
+    pages: RefCell<Cache<PageId, u64, Page>>,
     /// Results of `resources/read`. Marked with when they were asked for.
     reads: RefCell<Cache<reads::ReadId, Instant, Bytes>>,
 }
@@ -59,6 +59,14 @@ struct ListId {
     /// [`TargetLists::id`].
     target: u64,
     kind: ListKind,
+}
+
+/// The first page of a merged list, as a result.
+#[derive(Clone)]
+pub struct Page {
+    pub result: Bytes,
+    /// [`federate::content_digest`](crate::protocol::mcp::federate::content_digest) of the whole list.
+    pub digest: u64,
 }
 
 /// A merged list.
@@ -207,19 +215,19 @@ pub fn viewer_without(caller: Caller, body: &[u8], envelope: &Envelope) -> Viewe
 
 impl Gathering<'_> {
     /// The first page of the merged list, if one is kept that is still right.
-    pub fn page(&self) -> Option<Found<u64, Bytes>> {
+    pub fn page(&self) -> Option<Found<u64, Page>> {
         let id = self.page_id();
         let found = self.shard.kept.pages.borrow().find(&id, &self.viewer, self.changes(), runtime::now());
         found.filter(|found| found.fresh_for.is_some())
     }
 
     /// Keeps the first page of the merged list. `changes` are from before the parts were gathered.
-    pub fn keep_page(&self, page: &Bytes, audience: Audience, fresh_for: Duration, changes: u64) {
+    pub fn keep_page(&self, page: Page, audience: Audience, fresh_for: Duration, changes: u64) {
         let id = self.page_id();
         let now = runtime::now();
         let stamp = Stamp { made: now, mark: changes, fresh_until: now + fresh_for, stale_until: now };
-        let bytes = page.len() + ENTRY_BYTES;
-        self.shard.kept.pages.borrow_mut().insert(id, audience, &self.viewer, page.clone(), bytes, stamp);
+        let bytes = page.result.len() + ENTRY_BYTES;
+        self.shard.kept.pages.borrow_mut().insert(id, audience, &self.viewer, page, bytes, stamp);
     }
 
     fn page_id(&self) -> PageId {

@@ -13,7 +13,7 @@ use crate::protocol::mcp::modern::listen::{Change, Filter, ListenerId, Standing,
 use crate::protocol::mcp::streams::STANDALONE;
 use crate::session::{Leg, LegId, Session, Transport};
 use crate::shard::Shard;
-use crate::shard::mcp::{inbound, leg, mcp_fault};
+use crate::shard::mcp::{inbound, leg, mcp_fault, retell};
 
 /// Where a session hears of one target's changes.
 pub struct Ear {
@@ -25,6 +25,11 @@ impl Ear {
     /// Puts a change on the session's own stream, unless it waits there already.
     pub fn tell(&self, shard: &Rc<Shard>, change: &Change) {
         let Some(session) = self.session.upgrade().filter(|session| !session.ended.get()) else { return };
+        if let Change::List(list) = change
+            && retell::takes(shard, &session, *list)
+        {
+            return;
+        }
         let outward = match change {
             Change::Resource(uri) => inbound::outward_uri(shard, &session, self.leg, uri),
             Change::List(_) => None,

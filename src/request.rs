@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use agentlane_link::tls::ClientIdentity;
-use agentlane_wire::h1::RequestHead;
+use agentlane_wire::h1::{self, RequestHead};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -67,6 +67,19 @@ impl<'a> RequestView<'a> {
         let authority = head.authority();
         let (host, path, query) = (host_of(authority), head.path(), head.query());
         RequestView { head, host, authority, path, query, local, peer, tls, shard: 0, again: false }
+    }
+
+    /// Whether it asks for the WebSocket protocol (RFC 6455, 4.1).
+    pub fn asks_for_websocket(&self) -> bool {
+        let names = |known, wanted: &[u8]| {
+            let mut options = self.head.headers.known_all(known).flat_map(h1::list);
+            options.any(|option| option.eq_ignore_ascii_case(wanted))
+        };
+        self.head.method == h1::Method::Get
+            && self.head.version == h1::Version::Http11
+            && self.head.framing.is_empty()
+            && names(h1::Known::Upgrade, b"websocket")
+            && names(h1::Known::Connection, b"upgrade")
     }
 
     /// Says where it is served, and whether another shard had it first.

@@ -142,7 +142,7 @@ record! {
 
 record! {
     /// Refuses requests of browsers that come from pages of another origin (403): those of every method but GET, HEAD and
-    /// OPTIONS.
+    /// OPTIONS, and WebSockets.
     pub struct Csrf {
         /// Origins whose pages may send them all the same.
         pub additional_origins: Vec<Origin> = opt "additionalOrigins";

@@ -16,7 +16,9 @@ pub struct Csrf {
 
 impl Csrf {
     pub(super) fn request(&self, request: &RequestView<'_>, _: &Matched<'_>, _: &mut Changes) -> Verdict {
-        if matches!(request.head.method, Method::Get | Method::Head | Method::Options) {
+        let is_safe = matches!(request.head.method, Method::Get | Method::Head | Method::Options);
+        // A page of another site may open a WebSocket, and then say what it likes.
+        if is_safe && !request.asks_for_websocket() {
             return Verdict::Continue;
         }
         let headers = &request.head.headers;

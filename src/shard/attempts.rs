@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use agentlane_link::client::ClientError;
 use agentlane_link::proxy::{Again, Attempts};
 use agentlane_runtime as runtime;
+use smallvec::SmallVec;
 
 use super::Shard;
 use super::health::Trial;
 use super::metrics::RouteCells;
 use crate::backend::Backend;
 use crate::backend::http::HttpBackend;
+use crate::request::permit::Permit;
 use crate::request::{Changes, HeaderEdits};
 use crate::snapshot::Route;
 
@@ -49,6 +51,11 @@ impl<'a> Going<'a> {
 
     pub fn changes(&self) -> Ref<'_, Changes> {
         self.changes.borrow()
+    }
+
+    /// The places that the request holds, for whoever goes on with it.
+    pub fn take_permits(&self) -> SmallVec<[Permit; 2]> {
+        std::mem::take(&mut self.changes.borrow_mut().permits)
     }
 
     fn go(&self, choice: Choice<'a>) {

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use agentlane_link::client::Spoken;
 use agentlane_link::server::{ConnError, Connection};
+use agentlane_link::upgrade;
 use agentlane_runtime as runtime;
 use agentlane_runtime::channel;
 use agentlane_wire::h1::{Known, Method as HttpMethod, RequestHead};
@@ -34,6 +36,8 @@ enum After {
     Close,
     /// To that shard, with the request unserved.
     Move(usize),
+    /// It is a WebSocket now.
+    WebSocket(Box<proxy::WebSocket>),
 }
 
 /// A connection's facts.
@@ -124,6 +128,11 @@ async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Cli
             hand_over(shard, connection, client, head, owner);
             return None;
         }
+        if let After::WebSocket(socket) = after {
+            Box::pin(websocket(shard, &active, connection, *socket, &mut record)).await;
+            finish(shard, &active, &client, &head, &record);
+            return None;
+        }
         client.fresh = client.fresh && record.session.is_none();
         client.admitted = false;
         finish(shard, &active, &client, &head, &record);
@@ -133,6 +142,21 @@ async fn requests(shard: &Rc<Shard>, mut connection: Connection, mut client: Cli
     }
     connection.close().await;
     None
+}
+
+/// Pumps an open WebSocket to its end.
+async fn websocket(
+    shard: &Rc<Shard>,
+    active: &Active,
+    connection: Connection,
+    socket: proxy::WebSocket,
+    record: &mut Record,
+) {
+    shard.metrics.websockets.inc();
+    let proxy::WebSocket { up, permits } = socket;
+    (record.bytes_in, record.bytes_out) = upgrade::pump(connection, up, active.limits.idle).await;
+    drop(permits);
+    shard.metrics.websockets.dec();
 }
 
 /// Decode is done: route, admit, dispatch.
@@ -199,6 +223,14 @@ async fn request(
             local(connection, LocalReply::new(503), &changes.response, record).await
         }
         Some((place, Backend::Http(http))) => {
+            if view.asks_for_websocket() && http.endpoint.spoken == Spoken::Http1 {
+                let opening = proxy::open_websocket(shard, connection, &view, route, (place, http), changes, record);
+                return match Box::pin(opening).await {
+                    Ok(socket) => After::WebSocket(Box::new(socket)),
+                    Err(true) => After::Next,
+                    Err(false) => After::Close,
+                };
+            }
             let cells = &active.routes[route.index];
             match proxy::forward(shard, cells, connection, &view, route, (place, http), changes, record).await {
                 true => After::Next,

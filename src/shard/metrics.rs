@@ -27,6 +27,7 @@ pub struct Metrics {
     pub sessions_expired: Counter,
     pub events_lost: Counter,
     pub unrouted: Counter,
+    pub websockets: Gauge,
     pub handshakes_done: Counter,
     pub handshakes_failed: Counter,
     pub proxy_headers_refused: Counter,
@@ -87,6 +88,7 @@ impl Metrics {
                 "agentlane_unrouted_requests_total",
                 "Requests that no route matched, or that broke HTTP.",
             ),
+            websockets: gauge("agentlane_websockets", "Open WebSockets."),
             handshakes_done: handshake("ok"),
             handshakes_failed: handshake("failed"),
             proxy_headers_refused: counter(

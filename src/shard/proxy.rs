@@ -3,11 +3,14 @@
 
 use std::rc::Rc;
 
+use agentlane_link::client::{ClientConnection, Spoken};
 use agentlane_link::proxy::{Forward, ForwardError};
 use agentlane_link::server::Connection;
+use agentlane_link::upgrade::{self, Opened};
 use agentlane_runtime as runtime;
 use agentlane_wire::h1::{EncodeError, Framing, HeadWriter, Known, Method, ResponseHead, request_head};
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::Shard;
 use super::attempts::{self, Choice, Going, Tries};
@@ -16,6 +19,7 @@ use super::record::Record;
 use super::responder::write_headers;
 use crate::backend::http::HttpBackend;
 use crate::fault::Kind;
+use crate::request::permit::Permit;
 use crate::request::{Changes, HeaderEdit, HeaderEdits, RequestView};
 use crate::snapshot::{Route, Timeouts};
 
@@ -54,8 +58,9 @@ pub async fn forward(
         ends_by: due.map(|limit| now + limit),
     };
     let endpoint = choice.backend.endpoint.of(&shard.pool, choice.address);
-    let request =
-        |out: &mut BytesMut, framing| write_request(out, framing, view, going.choice().backend, &going.changes());
+    let request = |out: &mut BytesMut, framing| {
+        write_request(out, framing, view, going.choice().backend, &going.changes(), false)
+    };
     let response =
         |answer: &ResponseHead, head: &mut HeadWriter<'_>| write_response(answer, head, &going.changes().response);
     let tries = &mut Tries::new(shard, route, cells, going, whole.map(|limit| now + limit));
@@ -64,25 +69,100 @@ pub async fn forward(
         agentlane_link::proxy::forward(connection, &endpoint, options, framing, request, response, tries).await;
     let Choice { place, backend, .. } = going.choice();
     record.backend = Some(place);
-    let edits = || going.changes().response.clone();
     match forwarded {
         Ok(forwarded) => {
             record.status = forwarded.status;
             record.bytes_out = forwarded.response_bytes;
             true
         }
-        Err(ForwardError::Downstream(error)) => {
+        Err(error) => failed(connection, error, route, backend, going, record).await,
+    }
+}
+
+/// Opens a WebSocket to a backend. What becomes of the connection: `Err` says whether it can serve another request.
+pub async fn open_websocket(
+    shard: &Rc<Shard>,
+    connection: &mut Connection,
+    view: &RequestView<'_>,
+    route: &Route,
+    (place, backend): (usize, &HttpBackend),
+    changes: Changes,
+    record: &mut Record,
+) -> Result<WebSocket, bool> {
+    let now = runtime::now();
+    let choice = match attempts::choose(shard, route, place, backend, now) {
+        Ok(choice) => choice,
+        Err(_) => return Err(fail(connection, 503, Kind::NoBackend, &changes.response, record).await),
+    };
+    let going = &Going::new(choice, route, changes);
+    record.backend = Some(choice.place);
+    let trial = shard.judgements.trial(&shard.metrics, &choice.backend.endpoint, choice.address);
+    let due = route.timeouts.backend.into_iter().chain(route.timeouts.request).min().map(|limit| now + limit);
+    let mut head = BytesMut::with_capacity(512);
+    let outcome = match write_request(&mut head, Framing::None, view, choice.backend, &going.changes(), true) {
+        Ok(_) => {
+            let endpoint = shard.pool.endpoint(choice.address, choice.backend.endpoint.tls.as_ref(), Spoken::Http1);
+            let response = |answer: &ResponseHead, head: &mut HeadWriter<'_>| {
+                write_response(answer, head, &going.changes().response);
+                if answer.status == 101 {
+                    head.header("connection", "upgrade").header("upgrade", "websocket");
+                }
+            };
+            upgrade::open(connection, &endpoint, due, head.freeze(), response).await
+        }
+        Err(error) => Err(ForwardError::Encode(error)),
+    };
+    if let Some(trial) = trial {
+        match &outcome {
+            Ok(Opened::Switched(_)) => trial.ended(Ok(101)),
+            Ok(Opened::Answered(forwarded)) => trial.ended(Ok(forwarded.status)),
+            Err(ForwardError::Upstream(error)) => trial.ended(Err(error)),
+            Err(_) => {}
+        }
+    }
+    match outcome {
+        Ok(Opened::Switched(up)) => {
+            record.status = 101;
+            Ok(WebSocket { up, permits: going.take_permits() })
+        }
+        Ok(Opened::Answered(forwarded)) => {
+            record.status = forwarded.status;
+            record.bytes_out = forwarded.response_bytes;
+            Err(true)
+        }
+        Err(error) => Err(failed(connection, error, route, choice.backend, going, record).await),
+    }
+}
+
+/// An open WebSocket, with what it holds as long as it is open.
+pub struct WebSocket {
+    pub up: Box<ClientConnection>,
+    pub permits: SmallVec<[Permit; 2]>,
+}
+
+/// Answers where an exchange failed. False when the connection cannot serve another one.
+async fn failed(
+    connection: &mut Connection,
+    error: ForwardError,
+    route: &Route,
+    backend: &HttpBackend,
+    going: &Going<'_>,
+    record: &mut Record,
+) -> bool {
+    let edits = || going.changes().response.clone();
+    match error {
+        ForwardError::Downstream(error) => {
             record.fault = Some(Kind::InvalidRequest.label());
             record.status = error.status().unwrap_or(499);
             let _ = connection.refuse(&error).await;
             false
         }
-        Err(ForwardError::Upstream(error)) => {
+        ForwardError::Upstream(error) => {
             tracing::debug!(%error, backend = backend.endpoint.authority, "upstream failed");
             let kind = if error.is_timeout() { Kind::UpstreamTimeout } else { Kind::UpstreamBroken };
             fail(connection, error.status(), kind, &edits(), record).await
         }
-        Err(ForwardError::Encode(error)) => {
+        ForwardError::Encode(error) => {
             tracing::warn!(%error, route = route.name, "a rewritten request cannot be written");
             fail(connection, 500, Kind::Internal, &edits(), record).await
         }
@@ -95,6 +175,7 @@ fn write_request(
     view: &RequestView<'_>,
     backend: &HttpBackend,
     changes: &Changes,
+    upgrade: bool,
 ) -> Result<usize, EncodeError> {
     let edits = &changes.request;
     let target = changes.target.as_deref().unwrap_or(view.head.path_and_query());
@@ -112,6 +193,9 @@ fn write_request(
     });
     for (name, value) in edits.written() {
         head.header(std::str::from_utf8(name).unwrap_or_default(), value);
+    }
+    if upgrade {
+        head.header("connection", "upgrade").header("upgrade", "websocket");
     }
     head.framing(framing);
     head.finish()

@@ -8,6 +8,7 @@ mod routes;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod websockets;
 
 use std::net::SocketAddr;
 

@@ -21,6 +21,7 @@ mod sink;
 mod source;
 pub mod tls;
 mod transport;
+pub mod upgrade;
 
 pub use date::date;
 pub use drain::Drain;

@@ -405,7 +405,7 @@ fn unanswered(kind: ClientErrorKind) -> ForwardError {
 
 /// Pumps the response whose head is `answer`; gives its body's bytes. While the upstream is silent, `gone` is watched: a
 /// client that left would otherwise be noticed at the next byte, which may never come.
-async fn download(
+pub(crate) async fn download(
     from: &mut ResponseReader,
     answer: &ResponseHead,
     to: &mut ResponseWriter,

@@ -33,6 +33,8 @@ pub use reader::ResponseReader;
 pub use writer::RequestWriter;
 
 use crate::h2::Share;
+use crate::sink::Sink;
+use crate::source::Source;
 use cut::How;
 use link::Link;
 use pool::Permit;
@@ -131,6 +133,19 @@ impl ClientConnection {
         if let Some(link) = &mut self.link {
             link.reader.set_end(due);
         }
+    }
+
+    /// The request asks for another protocol: 101 is an answer.
+    pub(crate) fn expect_upgrade(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.reader.expects_upgrade = true;
+        }
+    }
+
+    /// Both directions without HTTP.
+    pub(crate) fn halves(&mut self) -> Option<(&mut Source, &mut Sink)> {
+        let link = self.link.as_deref_mut()?;
+        Some((&mut link.reader.source, &mut link.writer.sink))
     }
 
     /// Both directions at once.

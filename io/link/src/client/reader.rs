@@ -31,6 +31,8 @@ pub struct ResponseReader {
     body_idle: Option<Duration>,
     /// When the whole response must have come.
     ends_by: Option<Instant>,
+    /// 101 may come.
+    pub(super) expects_upgrade: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,7 @@ impl ResponseReader {
             response_due: None,
             body_idle: limits.body_idle,
             ends_by: None,
+            expects_upgrade: false,
             limits,
         }
     }
@@ -66,6 +69,7 @@ impl ResponseReader {
         self.response_due = None;
         self.body_idle = self.limits.body_idle;
         self.ends_by = None;
+        self.expects_upgrade = false;
     }
 
     pub(super) fn begin(&mut self, method: Method) {
@@ -121,6 +125,11 @@ impl ResponseReader {
                     if interim > self.limits.interim_max {
                         return Err(self.fail(ClientErrorKind::TooManyInterim));
                     }
+                }
+                Ok(Some(head)) if head.status == 101 && self.expects_upgrade => {
+                    // What follows is no HTTP: the connection never serves again.
+                    self.state = State::Failed;
+                    return Ok(head);
                 }
                 Ok(Some(head)) if head.status == 101 => return Err(self.fail(ClientErrorKind::UnexpectedUpgrade)),
                 Ok(Some(head)) => {

@@ -182,6 +182,16 @@ impl Connection {
         self.respond(status, headers, [text].into_iter().collect()).await
     }
 
+    /// Answers 101; see [`ResponseWriter::switch`].
+    pub(crate) async fn switch(&mut self, headers: impl FnOnce(&mut HeadWriter<'_>)) -> Result<(), ConnError> {
+        self.writer.switch(headers).await
+    }
+
+    /// Both directions without HTTP.
+    pub(crate) fn raw_halves(&mut self) -> (&mut Source, &mut Sink) {
+        (&mut self.reader.source, &mut self.writer.sink)
+    }
+
     /// Says that the connection ends when it drains or when the unread rest of the request forbids another one.
     pub(crate) fn settle(&mut self) {
         if self.seat.is_draining() || self.reader.is_hopeless() {

@@ -158,6 +158,19 @@ impl ResponseWriter {
         Ok(())
     }
 
+    /// Answers 101 (RFC 9110, 15.2.2): what follows is of another protocol. `headers` writes all of it.
+    pub(super) async fn switch(&mut self, headers: impl FnOnce(&mut HeadWriter<'_>)) -> Result<(), ConnError> {
+        if self.state != State::Awaited || self.version != Version::Http11 {
+            return Err(ConnError::Response("no request for another protocol"));
+        }
+        let mut head = h1::response_head(&mut self.sink.scratch, 101);
+        headers(&mut head);
+        head.finish()?;
+        (self.status, self.state, self.close) = (101, State::Done, true);
+        let head = self.sink.scratch.split().freeze();
+        self.sink.write([head].into_iter().collect()).await.map_err(ConnError::writing)
+    }
+
     /// How the body goes out and which framing header says so.
     fn frame(&self, status: u16, framing: Framing) -> (Out, Framing) {
         if status == 204 {

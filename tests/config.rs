@@ -173,6 +173,10 @@ fn every_example_is_valid_and_starts() {
             text = text.replace("port: $PORT", &format!("port: {own}"));
         }
         let setup = Setup::new(&text).args(&["--shards", "1"]);
+        // What stands beside an example.
+        for name in ["tools.lock.json"].iter().filter(|name| text.contains(**name)) {
+            std::fs::copy(example.with_file_name(name), setup.folder().join(name)).expect("a file beside the example");
+        }
         let folder = setup.folder().to_str().expect("a path in UTF-8").to_owned();
         let setup =
             environment.iter().fold(setup, |setup, (name, value)| setup.env(name, *value)).env("LOG_FOLDER", folder);

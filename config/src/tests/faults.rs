@@ -422,11 +422,11 @@ mcp:
         &[
             "1:14: lock.mode: expected one of warn, quarantine, block, got \"panic\"",
             "1:30: lock.riskMax: expected an integer from 0 to 100, got 101",
-            "5:48: mcp.targets[0].lock: expected one of off, warn, quarantine, block, got \"hide\"",
+            "5:50: mcp.targets[0].lock: expected one of off, warn, quarantine, block, got \"hide\"",
         ],
     );
     bad(
         "lock: {mode: block}\nmcp: {port: 3000, targets: [{name: a, stdio: {cmd: a}}]}",
-        &["1:14: lock.mode: without `file` there is nothing that could differ"],
+        &["1:8: lock.mode: without `file` there is nothing that could differ"],
     );
 }

@@ -106,6 +106,11 @@ impl TargetLock {
             .by(format!("lock {}/{}/{name}: {why}", self.key, kind.as_str()))
     }
 
+    /// Whether the target is not served at all.
+    pub fn is_blocked(&self) -> bool {
+        self.verdicts.load().blocked.is_some()
+    }
+
     /// Why the target is not served, where it is not.
     pub fn blocked(&self) -> Option<Fault> {
         let verdicts = self.verdicts.load();

@@ -168,6 +168,11 @@ impl McpBackend {
         self.targets.iter().any(|target| target.lock.is_some())
     }
 
+    /// Whether any target is not served, because it is not what was approved: then nothing that was kept with it in it is.
+    pub fn has_blocked(&self) -> bool {
+        self.targets.iter().any(|target| target.lock.as_ref().is_some_and(|lock| lock.is_blocked()))
+    }
+
     pub fn target_index(&self, name: &str) -> Option<usize> {
         self.targets.iter().position(|target| target.name == name)
     }

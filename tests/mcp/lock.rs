@@ -250,6 +250,30 @@ fn instructions_that_nobody_approved_are_withheld() {
 }
 
 #[test]
+fn a_block_reaches_lists_that_are_kept() {
+    let text = Arc::new(Mutex::new("Be kind."));
+    let now = text.clone();
+    let told = McpServer::scripted("told", move |seen| match seen.method() {
+        "initialize" => Act::Result(json!({
+            "protocolVersion": seen.message["params"]["protocolVersion"],
+            "capabilities": { "tools": {} },
+            "serverInfo": { "name": "told", "version": "1" },
+            "instructions": *now.lock().expect("no panic"),
+        })),
+        _ => Act::Well,
+    });
+    let other = McpServer::good("other");
+    let backend = json!({ "targets": [told.target("told"), other.target("other")], "cache": { "ttl": "1h" } });
+    let (_gateway, address) = locked(backend, json!({ "mode": "block" }));
+    let client = McpClient::open(address);
+    assert_eq!(tools(&client), "told__echo other__echo");
+    *text.lock().expect("no panic") = "Be quick.";
+    assert!(!McpClient::open(address).initialized["instructions"].as_str().unwrap_or_default().contains("quick"));
+    assert_eq!(tools(&client), "other__echo", "kept or not");
+    refused(&call(&client, "told__echo"));
+}
+
+#[test]
 fn prompts_and_templates_are_locked_as_well() {
     let state = Arc::new(Mutex::new(("p", "x://{a}/1")));
     let now = state.clone();

@@ -52,6 +52,7 @@ pub async fn merged(
     let gathering = gathering(shard, backend, session, kind);
     if cursor.is_none()
         && let Some(kept) = gathering.page()
+        && !backend.config.has_blocked()
     {
         session.shown.show(kind, Some(kept.value.digest));
         return Ok(Merged { result: kept.value.result, hints: Hints::of(kept.audience, kept.fresh_for) });

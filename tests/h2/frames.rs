@@ -64,6 +64,15 @@ impl Client {
         client
     }
 
+    /// The other side: reads the preface, and allows what the protocol allows.
+    pub fn accept(stream: TcpStream) -> Self {
+        let mut server = Client { stream };
+        let mut preface = [0; 24];
+        server.stream.read_exact(&mut preface).expect("a preface");
+        server.send(SETTINGS, 0, 0, &[]);
+        server
+    }
+
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         self.try_send(&frame(kind, flags, stream, payload)).expect("the gateway takes the bytes");
     }

@@ -68,7 +68,7 @@ fn bodies_stream_both_ways_and_have_limits() {
     let echoed = peer.response("POST");
     assert_eq!((echoed.status, echoed.body.len()), (200, 40 * 0x8000));
     assert_eq!(upstream.last().body.len(), 40 * 0x8000);
-    let refused = Peer::connect(address).ask("POST", "/", &[], &"x".repeat(3_000_001));
+    let refused = Peer::connect(address).ask("POST", "/", &[], "x".repeat(3_000_001));
     assert_eq!(refused.status, 413);
 }
 
@@ -108,7 +108,7 @@ fn many_at_once_on_one_connection() {
     let gate = std::sync::Arc::new(std::sync::Barrier::new(40));
     let upstream = Upstream::answering(move |request| {
         gate.wait();
-        Some(reply(200, &[], request.head.target().to_owned()))
+        Some(reply(200, &[], request.head.target()))
     });
     let (gateway, port) = behind(&upstream, json!({}));
     let address = to_http2(local(port));

@@ -1,10 +1,11 @@
 //! HTTP/2 behind: by prior knowledge and as TLS agrees; connections shared, limits kept, goodbyes understood.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Barrier};
 
 use serde_json::json;
 
+use crate::frames::{Client, END_HEADERS, END_STREAM, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM, frame};
 use crate::support::config::one_listener;
 use crate::support::gateway::{Gateway, Setup, local};
 use crate::support::mcp_client::{McpClient, text_of};
@@ -108,4 +109,50 @@ fn mcp_targets_speak_it_too() {
     sessions.iter().for_each(|session| assert_eq!(session.end().status, 200));
     eventually("the target is told", || server.count("DELETE") + server.sessions() > 0);
     assert_eq!(gateway.terminate().code, Some(0));
+}
+
+/// A server whose frames are the test's: it answers, refuses, or says goodbye, by the number of the request that comes.
+fn by_hand(act: impl Fn(usize, u32) -> Vec<Vec<u8>> + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let mut number = 0;
+        // A connection after the other: the test makes them so.
+        for stream in listener.incoming() {
+            let mut server = Client::accept(stream.expect("a connection"));
+            while let Some(frame) = server.frame() {
+                if frame.kind == HEADERS {
+                    let said = act(number, frame.stream);
+                    number += 1;
+                    if said.iter().any(|bytes| server.try_send(bytes).is_err() || bytes[3] == GOAWAY) {
+                        break;
+                    }
+                }
+            }
+        }
+    });
+    address
+}
+
+fn ok(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88])
+}
+
+#[test]
+fn what_a_server_never_looked_at_is_sent_again() {
+    let address = by_hand(|number, stream| match number {
+        // The first makes the connection one that has served; then one is refused, and comes again.
+        0 | 2 => vec![ok(stream)],
+        1 => vec![frame(RST_STREAM, 0, stream, &REFUSED_STREAM.to_be_bytes())],
+        // Goodbye, and the last that was looked at is the one before.
+        3 => vec![frame(GOAWAY, 0, 0, &[&(stream - 2).to_be_bytes()[..], &0u32.to_be_bytes()[..]].concat())],
+        4 | 5 => vec![ok(stream)],
+        // What broke otherwise is not sent again: the server may have acted on it.
+        _ => vec![frame(RST_STREAM, 0, stream, &2u32.to_be_bytes())],
+    });
+    let (_gateway, front) = to(address);
+    for request in ["first", "refused", "goodbye", "after"] {
+        assert_eq!(Peer::connect(front).ask("POST", "/", &[], request).status, 200, "{request}");
+    }
+    assert_eq!(Peer::connect(front).ask("POST", "/", &[], "broken").status, 502);
 }

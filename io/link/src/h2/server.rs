@@ -149,11 +149,8 @@ impl Http2 {
     /// Drives the connection to its end; `serve` is given each request, and must not wait.
     pub async fn serve(mut self, mut serve: impl FnMut(Connection)) {
         fair(async move {
-            loop {
-                match poll_fn(|cx| self.poll_next(cx)).await {
-                    Some(connection) => serve(connection),
-                    None => break,
-                }
+            while let Some(connection) = poll_fn(|cx| self.poll_next(cx)).await {
+                serve(connection);
             }
         })
         .await;

@@ -157,7 +157,10 @@ impl Stream {
             }
             Incoming::Failed(kind) => Poll::Ready(Err((*kind).into())),
             Incoming::Answer(answer, interim) => {
-                while let Poll::Ready(Some(_)) = answer.poll_informational(cx) {
+                while let Poll::Ready(Some(said)) = answer.poll_informational(cx) {
+                    if let Err(error) = said {
+                        return Poll::Ready(Err(self.broken(error)));
+                    }
                     *interim += 1;
                     if *interim > INTERIM_MAX {
                         return Poll::Ready(Err(io::Error::new(
@@ -297,7 +300,10 @@ impl StreamWriter {
 
     /// Waits until the peer's windows and our buffer have room for some of `wanted` bytes.
     async fn room(&mut self, wanted: usize) -> io::Result<usize> {
-        self.with_body(|body| Ok(body.reserve_capacity(wanted)))?;
+        self.with_body(|body| {
+            body.reserve_capacity(wanted);
+            Ok(())
+        })?;
         by(self.0.write_due.get(), |cx| {
             let mut outgoing = self.0.outgoing.borrow_mut();
             let Outgoing::Body(body) = &mut *outgoing else { return Poll::Ready(Err(out_of_order())) };

@@ -34,6 +34,7 @@ while read -r line; do
     result '"supportedVersions":["2026-07-28"],"capabilities":{'"$changes"',"logging":{}},"ttlMs":0,"cacheScope":"public"'
     ;;
   :subscriptions/listen)
+    # One for all of its conversation: the newest, and none when any is ended.
     listening=$id
     say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{\"notifications\":{\"toolsListChanged\":true,\"resourceSubscriptions\":[\"memo:x\"]},\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":$id}}}"
     ;;
@@ -63,6 +64,7 @@ while read -r line; do
       ;;
     esac
     ;;
+  :notifications/cancelled) case $line in *requestId*) listening= ;; esac ;;
   *) [ -n "$id" ] && error -32601 ;;
   esac
 done

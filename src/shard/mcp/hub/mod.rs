@@ -156,6 +156,12 @@ impl Hub {
 
     /// A list of a target has changed for the caller of a conversation, who may listen on any shard.
     pub fn tell(shard: &Rc<Shard>, session: &Session, target: &str, list: List) {
+        let overheard = Hub::tell_others(shard, session, target, list);
+        Hub::told(shard, &overheard);
+    }
+
+    /// The same for the other shards alone.
+    fn tell_others(shard: &Rc<Shard>, session: &Session, target: &str, list: List) -> Overheard {
         let backend = session.backend.as_ref().into();
         let overheard = Overheard { backend, target: target.into(), caller: session.caller, list };
         for (index, peer) in shard.peers.iter().enumerate().filter(|(index, _)| *index != shard.index) {
@@ -163,7 +169,7 @@ impl Hub {
                 tracing::debug!(target: "agentlane::mcp", shard = index, "a change was not passed on");
             }
         }
-        Hub::told(shard, &overheard);
+        overheard
     }
 
     /// Tells the caller's listeners on this shard, if there are any.

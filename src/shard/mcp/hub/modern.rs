@@ -10,12 +10,13 @@ use agentlane_runtime::local::Event;
 use agentlane_wire::json;
 use bytes::{Bytes, BytesMut};
 
+use super::Hub;
 use super::feed::Feed;
 use crate::backend::mcp::TargetKind;
 use crate::fault::Fault;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::modern::listen::messages::{self, Heard};
-use crate::protocol::mcp::modern::listen::{Filter, StreamId};
+use crate::protocol::mcp::modern::listen::{Change, Filter, StreamId};
 use crate::protocol::mcp::modern::{HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::session::{ChildCommand, ChildPort, OpenLeg, Transport};
 use crate::shard::Shard;
@@ -33,6 +34,22 @@ struct Handle {
     /// Or the child, and the request that it knows the stream by.
     child: RefCell<Option<(ChildPort, u64)>>,
     closed: Event,
+    /// A newer stream on the same child has taken its place, and has not ended.
+    replaced: Cell<bool>,
+    /// That one has ended.
+    lost: Event,
+}
+
+impl Handle {
+    /// Tells the child that nobody listens here any more.
+    fn withdraw(&self) {
+        let Some((port, number)) = self.child.take() else { return };
+        let params = format!("{{\"requestId\":{number}}}");
+        let cancelled = error::notification("notifications/cancelled", Some(params.as_bytes()));
+        // A child that takes nothing more is ended otherwise.
+        let _ = port.commands.try_send(ChildCommand::Forget { id: number });
+        let _ = port.commands.try_send(ChildCommand::Send(cancelled));
+    }
 }
 
 impl Sockets {
@@ -51,13 +68,20 @@ impl Sockets {
         if let Some(socket) = handle.socket.take() {
             socket.end();
         }
-        if let Some((port, number)) = handle.child.take() {
-            let params = format!("{{\"requestId\":{number}}}");
-            let cancelled = error::notification("notifications/cancelled", Some(params.as_bytes()));
-            // A child that takes nothing more is ended otherwise.
-            let _ = port.commands.try_send(ChildCommand::Send(cancelled));
-            let _ = port.commands.try_send(ChildCommand::Forget { id: number });
+        handle.withdraw();
+    }
+
+    /// Makes room on a child for a newer stream: some servers keep one for each conversation, and end the newest with any
+    /// other. What is replaced goes on as if it were open until it is closed, or the newer one ends.
+    fn replace(&self) -> Vec<Rc<Handle>> {
+        let handles = self.0.borrow();
+        let on_child = handles.iter().map(|(_, handle)| handle).filter(|handle| handle.child.borrow().is_some());
+        let replaced: Vec<_> = on_child.cloned().collect();
+        for handle in &replaced {
+            handle.replaced.set(true);
+            handle.withdraw();
         }
+        replaced
     }
 }
 
@@ -74,6 +98,10 @@ pub async fn listen(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId, filter
     if !feed.wants(stream) {
         return true;
     }
+    let replaced = match &open.transport {
+        Transport::Stdio(_) => feed.sockets.replace(),
+        Transport::Http { .. } => Vec::new(),
+    };
     let handle = feed.sockets.add(stream);
     let end = match begin(shard, feed, &handle, filter, open).await {
         Ok(answer) => read(shard, feed, stream, &handle, answer, open).await,
@@ -84,6 +112,7 @@ pub async fn listen(shard: &Rc<Shard>, feed: &Rc<Feed>, stream: StreamId, filter
     };
     handle.socket.set(None);
     feed.sockets.close(stream);
+    replaced.iter().for_each(|handle| handle.lost.set());
     let End::Broke(pause) = end else { return false };
     feed.apply(shard, |source, now| source.broke(now, stream, pause));
     true
@@ -136,6 +165,11 @@ async fn read(
     loop {
         let message = match next(&mut answer, handle).await {
             Ok(Some(message)) => message,
+            _ if handle.replaced.get() => {
+                let (closed, lost) = (std::pin::pin!(handle.closed.wait()), std::pin::pin!(handle.lost.wait()));
+                runtime::race(closed, lost).await;
+                return End::Broke(pause);
+            }
             Ok(None) => return End::Broke(pause),
             Err(fault) => {
                 tracing::debug!(target: "agentlane::mcp", %fault, "a target's listen stream broke");
@@ -149,7 +183,16 @@ async fn read(
                 answer.without_deadline();
                 feed.apply(shard, |source, now| source.opened(now, stream, &granted, open.offers.lists()));
             }
-            Heard::Changed(change) => feed.changed(shard, stream, change),
+            Heard::Changed(change) => {
+                if let (Change::List(list), Transport::Stdio(port)) = (&change, &open.transport)
+                    && port.shared
+                    && let Some(leg) = feed.session.leg(feed.leg)
+                {
+                    // The caller's other shards listen on the same child, of whom it may tell the newest alone.
+                    Hub::tell_others(shard, &feed.session, &leg.target.name, *list);
+                }
+                feed.changed(shard, stream, change);
+            }
             Heard::Ended => return End::Broke(pause),
             Heard::Refused(code) => {
                 tracing::debug!(target: "agentlane::mcp", code, "a target refused a listen");

@@ -2,6 +2,22 @@
 
 use std::time::Duration;
 
+/// Waits of one request for what its policies need to know, and how long they may take in all; then they decide without.
+pub const ADMISSION_WAITS_MAX: usize = 3;
+/// See [`ADMISSION_WAITS_MAX`].
+pub const ADMISSION_TIME: Duration = Duration::from_secs(5);
+/// Requests that wait for one document of another server to be looked at again; one above it does not wait.
+pub const REMOTE_ASKERS_MAX: usize = 256;
+/// Bytes of such a document; a longer one is not taken.
+pub const REMOTE_BYTES_MAX: usize = 1024 * 1024;
+/// Verified tokens that one shard knows, and their bytes; those that were not used lately leave.
+pub const TOKENS_KEPT_MAX: usize = 8_192;
+/// See [`TOKENS_KEPT_MAX`].
+pub const TOKENS_KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Checked passwords that one shard knows; those that were not used lately leave.
+pub const PASSWORDS_KEPT_MAX: usize = 4_096;
+/// Passwords that wait to be checked; for one more the answer is 503.
+pub const PASSWORD_CHECKS_MAX: usize = 64;
 /// Requests of one session that wait for an answer; one above it is answered with a JSON-RPC error.
 pub const SESSION_IN_FLIGHT_MAX: usize = 512;
 /// Requests from servers that wait for the client's answer, per session; one above it is refused upstream.

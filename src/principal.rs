@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use agentlane_link::tls::ClientIdentity;
 use agentlane_wire::h1::Headers;
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::protocol::mcp::caller::Caller;
@@ -22,7 +23,9 @@ pub struct Principal {
     pub basic: Option<Arc<str>>,
     /// The client's certificate, where the listener asks for one.
     pub certificate: Option<Arc<ClientIdentity>>,
-    /// All of these in one digest.
+    /// The value of the header authorization, where a target is to get it as well (`backendAuth`).
+    pub credential: Option<Bytes>,
+    /// What was verified, in one digest.
     identity: Option<Caller>,
 }
 

@@ -33,6 +33,8 @@ pub struct RequestView<'a> {
     pub shard: usize,
     /// Another shard has asked its policies already: what is counted was counted there.
     pub again: bool,
+    /// Whether a policy may have the request wait for what it needs to know.
+    pub may_wait: bool,
 }
 
 /// What the handshake of a client's connection came to.
@@ -66,7 +68,7 @@ impl<'a> RequestView<'a> {
     ) -> Self {
         let authority = head.authority();
         let (host, path, query) = (host_of(authority), head.path(), head.query());
-        RequestView { head, host, authority, path, query, local, peer, tls, shard: 0, again: false }
+        RequestView { head, host, authority, path, query, local, peer, tls, shard: 0, again: false, may_wait: true }
     }
 
     /// Whether it asks for the WebSocket protocol (RFC 6455, 4.1).

@@ -83,6 +83,8 @@ pub struct Leg {
     pub followed: Event,
     /// Something was asked of the target since it was opened that its session may remember.
     pub stateful: Cell<bool>,
+    /// A line of a head with the client's newest credential, where the target is to get that; else empty.
+    pub credential: RefCell<Bytes>,
     /// Times in a row that its child ended soon after its start.
     pub crashes: Cell<u32>,
     /// That stream's socket, to end the read in flight on it.
@@ -328,6 +330,7 @@ impl Leg {
             following: Cell::new(false),
             followed: Event::new(),
             stateful: Cell::new(false),
+            credential: RefCell::default(),
             crashes: Cell::new(0),
             follower: Cell::new(None),
         })
@@ -369,6 +372,15 @@ impl Session {
     /// Whether it is a conversation of the gateway's own, on behalf of clients without sessions.
     pub fn is_internal(&self) -> bool {
         self.id.is_empty()
+    }
+
+    /// Hands the client's newest credential to the targets that are to get it.
+    pub fn carry(&self, credential: Option<&Bytes>) {
+        let Some(value) = credential else { return };
+        let line = Bytes::from([b"authorization: ", &value[..], b"\r\n"].concat());
+        for leg in self.legs.borrow().iter().filter(|leg| leg.target.kind.passes_credential()) {
+            leg.credential.replace(line.clone());
+        }
     }
 
     /// Ends the streams that clients read, not the session.

@@ -17,6 +17,10 @@ use crate::tree::Node;
 pub struct HeaderName(String);
 
 impl HeaderName {
+    pub(crate) fn authorization() -> Self {
+        Self("authorization".to_owned())
+    }
+
     /// The name in lowercase.
     pub fn as_str(&self) -> &str {
         &self.0

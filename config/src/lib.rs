@@ -6,10 +6,11 @@
 //! the files that it names.
 //!
 //! The way of a document: `tree` (text to nodes with places) > `form` and the declarations in `written`, `policy`, `mcp`,
-//! `process`, `http`, `limit`, `tls`, `scalar` (nodes to values, all faults collected) > `resolve` (both shapes to one `model`).
+//! `process`, `http`, `limit`, `auth`, `tls`, `scalar` (nodes to values, all faults collected) > `resolve` (both shapes to one `model`).
 //! One declaration gives the struct, its decoder and its part of [`schema`].
 
 mod audit;
+mod auth;
 mod cache;
 mod context;
 mod duration;
@@ -44,6 +45,10 @@ use context::{Context, Place};
 use form::Form;
 
 pub use audit::{Audit, WhenBehind};
+pub use auth::{
+    ApiKey, ApiKeyAuth, AuthMode, BackendAuth, BackendKey, BasicAuth, BasicAuthMode, HeaderLocation, Jwks, JwtAuth,
+    JwtProvider, JwtValidation, KeyHash, Location, McpAuthentication, PasswordHash, Provider, RequiredClaim, Url,
+};
 pub use cache::{Cache, CacheScope, Span};
 pub use fault::{Fault, FaultKind};
 pub use http::{AnyOr, HeaderName, HeaderValue, Method, Origin, PATTERN_BYTES_MAX, Pattern};

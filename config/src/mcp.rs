@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::auth::BackendAuth;
 use crate::cache::Cache;
 use crate::context::{Context, Place, Table};
 use crate::fault::FaultKind;
@@ -263,6 +264,11 @@ fn keys_fit_the_transport(target: &TargetRecord, table: &Table<'_>, cx: &mut Con
     let is_modern = matches!(target.protocol, TargetProtocol::Modern | TargetProtocol::V2026_07_28);
     for (misfits, key, message) in [
         (target.sse.is_some() && is_modern, "protocol", "2026-07-28 is not spoken over the transport of 2024-11-05"),
+        (
+            target.sse.is_some() && passes_credential(target),
+            "policies",
+            "backendAuth.passthrough needs streamable HTTP: here one stream serves all that a client sends",
+        ),
         (target.stdio.is_some(), "policies", "a stdio target has no connection that policies could act on"),
         (
             target.mcp.is_none(),
@@ -275,6 +281,11 @@ fn keys_fit_the_transport(target: &TargetRecord, table: &Table<'_>, cx: &mut Con
         }
     }
     true
+}
+
+fn passes_credential(target: &TargetRecord) -> bool {
+    let auth = target.policies.as_ref().and_then(|policies| policies.auth.as_ref());
+    matches!(auth, Some(BackendAuth::Passthrough(_)))
 }
 
 /// The name of a target.
@@ -388,7 +399,7 @@ fn parse_url(text: &str, node: &Node, cx: &mut Context<'_>) -> Option<HttpTarget
     parsed
 }
 
-fn url_parts(text: &str) -> Option<HttpTarget> {
+pub(crate) fn url_parts(text: &str) -> Option<HttpTarget> {
     let (secure, rest) = match text.split_once("://") {
         Some(("http", rest)) => (false, rest),
         Some(("https", rest)) => (true, rest),

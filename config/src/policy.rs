@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::auth::{ApiKeyAuth, BackendAuth, BasicAuth, JwtAuth, McpAuthentication};
 use crate::context::{Context, Table};
 use crate::fault::FaultKind;
 use crate::form::{Form, Key, Named, record, union, words};
@@ -22,9 +23,15 @@ record! {
     pub struct ListenerPolicies {
         /// Answers CORS preflight requests and marks other answers for browsers.
         pub cors: Option<Cors> = opt "cors";
+        /// Lets in who has a valid token.
+        pub jwt: Option<JwtAuth> = opt "jwtAuth";
+        /// Lets in who has a known key.
+        pub api_key: Option<ApiKeyAuth> = opt "apiKey";
+        /// Lets in who has a user's password.
+        pub basic: Option<BasicAuth> = opt "basicAuth";
     }
     later "extProc", "transformations";
-    guard "oidc", "jwtAuth", "authorization", "extAuthz", "basicAuth", "apiKey";
+    guard "oidc", "authorization", "extAuthz";
 }
 
 record! {
@@ -53,11 +60,21 @@ record! {
         pub concurrency: Option<ConcurrencyLimit> = opt "concurrencyLimit";
         /// Sends requests again that failed, where that is safe.
         pub retry: Option<Retry> = opt "retry";
+        /// Lets in who has a valid token.
+        pub jwt: Option<JwtAuth> = opt "jwtAuth";
+        /// Lets in who has a known key.
+        pub api_key: Option<ApiKeyAuth> = opt "apiKey";
+        /// Lets in who has a user's password.
+        pub basic: Option<BasicAuth> = opt "basicAuth";
+        /// Serves the route's MCP endpoint as a protected resource, which tells clients where they get tokens.
+        pub mcp_authentication: Option<McpAuthentication> = opt "mcpAuthentication";
+        /// With which credential the gateway comes to the backends. Without it none of the client's reaches them that a
+        /// policy has read.
+        pub backend_auth: Option<BackendAuth> = opt "backendAuth";
     }
     later "requestMirror", "a2a", "ai", "backendTunnel", "remoteRateLimit", "extProc", "transformations",
         "buffer", "delay", "cache";
-    guard "mcpAuthorization", "mcpGuardrails", "authorization", "mcpAuthentication", "backendTLS", "backendAuth", "jwtAuth",
-        "oidc", "basicAuth", "apiKey", "extAuthz", "lock";
+    guard "mcpAuthorization", "mcpGuardrails", "authorization", "backendTLS", "oidc", "extAuthz", "lock";
     check one_answer;
 }
 
@@ -79,9 +96,12 @@ record! {
         pub concurrency: Option<ConcurrencyLimit> = opt "concurrencyLimit";
         /// The version of HTTP that the backend is spoken to in; every target of an MCP backend without such a policy of its own.
         pub http: Option<BackendHttp> = opt "http";
+        /// With which credential the gateway comes to the backend; to every target of an MCP backend that has no such policy
+        /// of its own.
+        pub auth: Option<BackendAuth> = opt "backendAuth";
     }
     later "transformations", "tcp", "backendTunnel", "a2a", "inferenceRouting", "sessionAffinity", "ai";
-    guard "backendAuth", "extAuthz", "authorization", "mcpAuthorization", "mcpGuardrails";
+    guard "extAuthz", "authorization", "mcpAuthorization", "mcpGuardrails";
 }
 
 record! {
@@ -96,9 +116,10 @@ record! {
         pub health: Option<Health> = opt "health";
         /// The version of HTTP that the target is spoken to in.
         pub http: Option<BackendHttp> = opt "http";
+        /// With which credential the gateway comes to the target.
+        pub auth: Option<BackendAuth> = opt "backendAuth";
     }
     later "transformations", "tcp", "backendTunnel";
-    guard "backendAuth";
 }
 
 record! {

@@ -167,6 +167,10 @@ impl Resolver<'_, '_> {
                     self.cx.fault(written.at.of("policies"), FaultKind::Conflict, message);
                 }
             }
+            if policies.auth.is_some() && matches!(self.backends[backend.0].kind, BackendKind::Mcp(_)) {
+                let message = "backendAuth of a named MCP backend stands in its own definition, or at its targets";
+                self.cx.fault(written.at.of("policies"), FaultKind::Conflict, message.to_owned());
+            }
             return Some(RouteBackend { backend, weight: written.weight, policies: overlay(policies, defaults) });
         }
         let backend = match (written.host, written.mcp) {
@@ -248,8 +252,14 @@ impl Resolver<'_, '_> {
         let mut backends = Vec::new();
         for attempt in written.backends {
             let place = attempt.place;
+            let named = attempt.value.as_ref().is_some_and(|backend| backend.backend.is_some());
             let resolved = attempt.value.and_then(|backend| self.route_backend(backend, backend_name));
             if let Some(backend) = resolved {
+                let is_mcp = matches!(self.backends[backend.backend.0].kind, BackendKind::Mcp(_));
+                if named && is_mcp && policies.backend_auth.is_some() {
+                    let message = "backendAuth of a named MCP backend stands in its own definition, or at its targets";
+                    self.cx.fault(at.of("policies"), FaultKind::Conflict, message.to_owned());
+                }
                 places.push(place);
                 backends.push(backend);
             }
@@ -545,6 +555,7 @@ fn overlay(written: BackendPolicies, defaults: BackendPolicies) -> BackendPolici
         health: written.health.or(defaults.health),
         concurrency: written.concurrency.or(defaults.concurrency),
         http: written.http.or(defaults.http),
+        auth: written.auth.or(defaults.auth),
     }
 }
 

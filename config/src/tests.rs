@@ -1,6 +1,7 @@
 //! Tests of whole documents: the faults of bad ones, the meaning of good ones, the examples and the schema.
 
 mod audit;
+mod auth;
 mod examples;
 mod faults;
 mod meaning;

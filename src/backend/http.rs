@@ -58,4 +58,6 @@ pub struct HttpBackend {
     /// Header changes for this backend alone.
     pub request: Vec<HeaderEdit>,
     pub response: Vec<HeaderEdit>,
+    /// The client's own credential goes along.
+    pub passes_credential: bool,
 }

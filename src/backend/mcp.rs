@@ -28,6 +28,8 @@ pub struct McpBackend {
     /// Its place among the MCP backends of the snapshot.
     pub index: usize,
     pub targets: Vec<Arc<Target>>,
+    /// Some of them get the client's own credential.
+    pub passes_credential: bool,
     /// Names outward carry their target's.
     pub prefixed: bool,
     pub failure_mode: FailureMode,
@@ -110,6 +112,8 @@ pub struct HttpTarget {
     /// Path and query.
     pub path: String,
     pub request: Vec<HeaderEdit>,
+    /// The client's own credential goes along.
+    pub passes_credential: bool,
 }
 
 /// A child that speaks newline-delimited JSON-RPC.
@@ -178,11 +182,20 @@ impl McpBackend {
     }
 }
 
+impl TargetKind {
+    /// Whether it gets the client's own credential.
+    pub fn passes_credential(&self) -> bool {
+        matches!(self, TargetKind::Http(http) if http.passes_credential)
+    }
+}
+
 impl HttpTarget {
     /// TLS by the number of its side of the handshake, which a reload keeps as long as nothing of it is changed.
     fn fingerprint(&self) -> String {
         let Endpoint { authority, tls, spoken, .. } = &self.endpoint;
-        format!("{authority} {spoken:?} {} {:?} {:?}", self.path, self.request, tls.as_ref().map(ClientTls::id))
+        let passes = self.passes_credential;
+        let tls = tls.as_ref().map(ClientTls::id);
+        format!("{authority} {spoken:?} {} {:?} {passes} {tls:?}", self.path, self.request)
     }
 }
 

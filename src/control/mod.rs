@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod children;
 pub mod lock;
+pub mod remotes;
 pub mod roots;
 pub mod source;
 pub mod survey;
@@ -113,6 +114,8 @@ impl Control {
         let (stop, stopped) = stop_watch::channel(false);
         self.serve_admin(&stopped);
         let children = Children::new(ChildrenLimits::default());
+        let mut remotes = remotes::Remotes::default();
+        remotes.follow(&self.kept);
         let mut warm = Warm::new(children.clone());
         warm.follow(spares(&self.snapshot));
         let (spawns, spawn_requests) = flume::bounded(1);
@@ -142,6 +145,7 @@ impl Control {
                     tracing::debug!(?change, "configuration is read again");
                     self.reload().await;
                     warm.follow(spares(&self.snapshot));
+                    remotes.follow(&self.kept);
                     watcher.set_files(self.files.clone());
                 }
                 _ = names.tick() => self.refresh_names().await,

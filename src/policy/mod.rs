@@ -1,6 +1,7 @@
 //! Policies: what a route does to a request besides sending it on. One file each, and one ordered registry: the position
 //! in the table is the order of execution. Policies do no I/O; they return a verdict.
 
+pub mod auth;
 pub mod concurrency_limit;
 pub mod cors;
 pub mod csrf;
@@ -9,6 +10,9 @@ pub mod header_modifier;
 pub mod local_rate_limit;
 pub mod request_redirect;
 pub mod url_rewrite;
+
+use std::fmt;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -24,6 +28,27 @@ pub enum Verdict {
     Reply(Box<LocalReply>),
     /// The same with a fault, which is told as the route's clients read faults.
     Refuse(Box<Refusal>),
+    /// Something is not known yet that the verdict depends on: all policies are asked again after that.
+    Wait(Pending),
+}
+
+/// A wait for somebody else's work.
+pub struct Pending(Pin<Box<dyn Future<Output = ()>>>);
+
+impl Pending {
+    pub fn new(work: impl Future<Output = ()> + 'static) -> Self {
+        Pending(Box::pin(work))
+    }
+
+    pub async fn done(self) {
+        self.0.await;
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("pending")
+    }
 }
 
 /// A fault and the headers that go with it.
@@ -68,6 +93,10 @@ macro_rules! registry {
 registry! {
     Cors(cors::Cors),
     Csrf(csrf::Csrf),
+    JwtAuth(auth::jwt::JwtAuth),
+    BasicAuth(auth::basic::BasicAuth),
+    ApiKeys(auth::api_key::ApiKeys),
+    McpAuthentication(auth::mcp::McpAuthentication),
     LocalRateLimit(local_rate_limit::LocalRateLimit),
     ConcurrencyLimit(concurrency_limit::ConcurrencyLimit),
     RequestRedirect(request_redirect::RequestRedirect),

@@ -21,9 +21,9 @@ use super::responder::{Responder, relay_parts, write_headers};
 use super::{Active, Shard, http2, proxy};
 use crate::backend::Backend;
 use crate::fault::{Fault, Kind};
-use crate::limits::{MESH_DEADLINE, MESH_REPLY_DEPTH};
+use crate::limits::{ADMISSION_TIME, ADMISSION_WAITS_MAX, MESH_DEADLINE, MESH_REPLY_DEPTH};
 use crate::mesh::{ForwardedRequest, MovedConnection, ToShard};
-use crate::policy::{Refusal, Verdict};
+use crate::policy::{Matched, Refusal, Verdict, auth};
 use crate::principal::Principal;
 use crate::protocol::mcp::error;
 use crate::request::{Changes, HeaderEdits, LocalReply, RequestView, TlsClient};
@@ -172,7 +172,8 @@ async fn request(
         record.fault = Some(Kind::Overloaded.label());
         return local(connection, LocalReply::new(503), &HeaderEdits::default(), record).await;
     }
-    let view = RequestView::new(head, client.local, client.peer, client.tls.as_ref()).on(shard.index, client.admitted);
+    let view = RequestView::new(head, client.local, client.peer, client.tls.as_ref());
+    let view = view.on(shard.index, client.admitted);
     let bind = active.snapshot.bind(client.bind);
     let listener = bind.and_then(|bind| bind.listener(view.host));
     if bind.is_some_and(|bind| is_misdirected(bind, listener, client.tls.as_deref())) {
@@ -188,12 +189,19 @@ async fn request(
         return local(connection, LocalReply::new(404), &HeaderEdits::default(), record).await;
     };
     record.route = Some(route.index);
-    let principal = client.tls.as_ref().map(|tls| tls.principal.clone()).unwrap_or_default();
-    let mut changes = Changes { principal, ..Changes::default() };
-    let verdict = route.chain.request(&view, &matched, &mut changes);
+    let mut changes = changes_of(client);
+    let mut verdict = route.chain.request(&view, &matched, &mut changes);
+    if matches!(verdict, Verdict::Wait(_)) {
+        // A state of its own: most requests wait for nothing.
+        (verdict, changes) = Box::pin(settled(verdict, route, &view, &matched, client)).await;
+    }
     record.principal = changes.principal.clone();
     match verdict {
         Verdict::Continue => {}
+        Verdict::Wait(_) => {
+            let refusal = Refusal::new(Fault::new(Kind::Overloaded, "overloaded"));
+            return refuse_for(connection, route, &changes.response, record, refusal).await;
+        }
         Verdict::Reply(mut reply) => {
             record.replied(&mut reply);
             return local(connection, *reply, &changes.response, record).await;
@@ -249,6 +257,33 @@ async fn request(
     }
 }
 
+/// What is known of a request before its policies are asked.
+fn changes_of(client: &Client) -> Changes {
+    let principal = client.tls.as_ref().map(|tls| tls.principal.clone()).unwrap_or_default();
+    Changes { principal, ..Changes::default() }
+}
+
+/// Waits for what the policies do not know yet, and asks them again, the last time for a verdict without waiting.
+async fn settled(
+    mut verdict: Verdict,
+    route: &Route,
+    view: &RequestView<'_>,
+    matched: &Matched<'_>,
+    client: &Client,
+) -> (Verdict, Changes) {
+    let until = runtime::now() + ADMISSION_TIME;
+    let mut changes = changes_of(client);
+    for turn in 1..=ADMISSION_WAITS_MAX {
+        let Verdict::Wait(pending) = verdict else { break };
+        let left = until.saturating_duration_since(runtime::now());
+        let is_late = runtime::timeout(left, pending.done()).await.is_err();
+        let view = RequestView { may_wait: !is_late && turn < ADMISSION_WAITS_MAX, ..*view };
+        changes = changes_of(client);
+        verdict = route.chain.request(&view, matched, &mut changes);
+    }
+    (verdict, changes)
+}
+
 /// Whether a request does not belong on its connection (RFC 9110, 15.5.20): it names a host of another listener than the one
 /// whose handshake was made, whose rules for clients may be others; or the port speaks TLS since a reload, or no longer.
 fn is_misdirected(bind: &Bind, listener: Option<&Listener>, tls: Option<&TlsClient>) -> bool {
@@ -271,6 +306,10 @@ async fn mcp_request(
     record: &mut Record,
 ) -> After {
     let backend = &active.mcp[backend];
+    let mut changes = changes;
+    if backend.config.passes_credential {
+        changes.principal.credential = auth::backend::credential(&head.headers);
+    }
     let is_modern = mcp::is_modern(head);
     let mut owner = match owner_of(shard, backend, head, &changes.principal) {
         Ok(Owner::There(owner)) if client.fresh => return After::Move(owner),

@@ -19,6 +19,7 @@ use super::record::Record;
 use super::responder::write_headers;
 use crate::backend::http::HttpBackend;
 use crate::fault::Kind;
+use crate::policy::auth::backend as credentials;
 use crate::request::permit::Permit;
 use crate::request::{Changes, HeaderEdit, HeaderEdits, RequestView};
 use crate::snapshot::{Route, Timeouts};
@@ -191,6 +192,15 @@ fn write_request(
     head.forward(&view.head.headers, |header| {
         matches!(header.known, Known::Host | Known::Expect) || (!edits.is_empty() && !edits.keeps(header.name))
     });
+    // Authentication took it off; this backend gets it all the same, unless something else stands in its place.
+    let is_set = || edits.written().any(|(name, _)| name == credentials::AUTHORIZATION.as_bytes());
+    if backend.passes_credential
+        && !edits.keeps(credentials::AUTHORIZATION)
+        && !is_set()
+        && let Some(value) = credentials::credential(&view.head.headers)
+    {
+        head.header(credentials::AUTHORIZATION, &value);
+    }
     for (name, value) in edits.written() {
         head.header(std::str::from_utf8(name).unwrap_or_default(), value);
     }

@@ -15,6 +15,7 @@ use agentlane_wire::proxy_protocol::Versions;
 use bytes::Bytes;
 use regex::Regex;
 
+use super::auth;
 use super::kept::Kept;
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
 use super::tls::TlsFault;
@@ -147,6 +148,9 @@ impl Compiler<'_> {
                 let rule = Rule { hosts: hosts.clone(), matches: route_match(matches)?, route: compiled.clone() };
                 rules.push(rule);
             }
+            for matches in auth::well_known(&route.policies, &route.matches) {
+                rules.push(Rule { hosts: hosts.clone(), matches, route: compiled.clone() });
+            }
         }
         // Stable: between equals the order of writing decides.
         rules.sort_by_cached_key(|rule| {
@@ -171,7 +175,9 @@ impl Compiler<'_> {
         };
         let backends = route.backends.iter().map(|reference| {
             let redirect = reference.policies.redirect.as_ref().map(redirect);
-            let backend = self.backend(reference, timeouts, policies.retry.as_ref())?;
+            let mut reference = reference.clone();
+            reference.policies.auth = reference.policies.auth.or_else(|| policies.backend_auth.clone());
+            let backend = self.backend(&reference, timeouts, policies.retry.as_ref())?;
             let concurrency = reference.policies.concurrency.as_ref().map(|limit| {
                 let name = &self.document.backend(reference.backend).name;
                 let limit = self.kept.concurrency(&format!("{name} concurrencyLimit"), limit);
@@ -181,6 +187,7 @@ impl Compiler<'_> {
         });
         let backends: Vec<(RouteBackend, u32)> = backends.collect::<Result<_, CompileFault>>()?;
         let mut chain = chain(&listener.policies, policies);
+        chain.extend(auth::policies(&listener.policies, policies, self.kept));
         let is_mcp = backends.iter().any(|(chosen, _)| matches!(chosen.backend, Backend::Mcp(_)));
         chain.extend(self.limits(&format!("{port}/{}/{}", listener.name, route.name), policies, is_mcp));
         let compiled = Arc::new(Route {
@@ -218,7 +225,8 @@ impl Compiler<'_> {
         retry: Option<&config::Retry>,
     ) -> Result<Backend, CompileFault> {
         let backend = self.document.backend(reference.backend);
-        let request = edits(reference.policies.request_headers.as_ref());
+        let mut request = edits(reference.policies.request_headers.as_ref());
+        request.extend(auth::backend_key(reference.policies.auth.as_ref()));
         let response = edits(reference.policies.response_headers.as_ref());
         let way = Way::of(reference.policies.tls.as_ref(), reference.policies.http.as_ref());
         Ok(match &backend.kind {
@@ -229,6 +237,7 @@ impl Compiler<'_> {
                 },
                 request,
                 response,
+                passes_credential: auth::passes(reference.policies.auth.as_ref()),
             })),
             config::BackendKind::Mcp(mcp) => {
                 let compiled = Arc::new(self.mcp(&backend.name, mcp, &reference.policies, timeouts, retry)?);
@@ -260,6 +269,7 @@ impl Compiler<'_> {
                 config::PrefixMode::Conditional => targets.len() > 1,
                 config::PrefixMode::Never => false,
             },
+            passes_credential: targets.iter().any(|target| target.kind.passes_credential()),
             targets,
             failure_mode: match mcp.failure {
                 config::FailureMode::FailOpen => FailureMode::Open,
@@ -285,9 +295,10 @@ impl Compiler<'_> {
         let way = Way::of(policies.tls.as_ref(), policies.http.as_ref());
         let health = target.policies.health.as_ref().or(policies.health.as_ref());
         let judged = || judged(&format!("{backend}/{}", target.name), health, retry);
+        let auth = target.policies.auth.as_ref().or(policies.auth.as_ref());
         let kind = match &target.transport {
-            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http, way, judged())?),
-            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http, way, judged())?),
+            config::Transport::Http(http) => TargetKind::Http(self.http_target(target, http, way, auth, judged())?),
+            config::Transport::Sse(http) => TargetKind::Sse(self.http_target(target, http, way, auth, judged())?),
             config::Transport::Stdio(stdio) => TargetKind::Stdio(StdioTarget {
                 command: stdio.cmd.clone(),
                 args: stdio.args.clone(),
@@ -336,16 +347,20 @@ impl Compiler<'_> {
         target: &config::Target,
         http: &config::HttpTarget,
         way: Way<'_>,
+        auth: Option<&config::BackendAuth>,
         judged: Option<Arc<Judged>>,
     ) -> Result<HttpTarget, CompileFault> {
         let by_url = config::BackendTls::default();
         let own = Way::of(target.policies.tls.as_ref(), target.policies.http.as_ref());
         let tls = own.tls.or(way.tls).or(http.secure.then_some(&by_url));
         let way = Way { tls, version: own.version.or(way.version) };
+        let mut request = edits(target.policies.request_headers.as_ref());
+        request.extend(auth::backend_key(auth));
         Ok(HttpTarget {
             endpoint: Endpoint { judged, ..self.endpoint(&http.host, http.port, way)? },
             path: http.path.clone(),
-            request: edits(target.policies.request_headers.as_ref()),
+            request,
+            passes_credential: auth::passes(auth),
         })
     }
 

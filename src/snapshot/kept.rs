@@ -9,6 +9,7 @@ use agentlane_link::tls::RootCertStore;
 
 use super::lock::Locks;
 use super::tls::TlsMaker;
+use crate::policy::auth::remote::Remote;
 use crate::policy::local_rate_limit::{Limiter, Rate};
 use crate::request::permit::Concurrency;
 
@@ -21,6 +22,7 @@ pub struct Kept {
     shards: usize,
     limiters: Vec<Entry<config::RateLimit, Limiter>>,
     concurrency: Vec<Entry<config::ConcurrencyLimit, Concurrency>>,
+    remotes: Vec<(Arc<Remote>, bool)>,
 }
 
 /// What was made for which place of the configuration.
@@ -36,7 +38,8 @@ impl Kept {
     /// `load_roots`: see [`TlsMaker::new`].
     pub fn new(load_roots: fn() -> Arc<RootCertStore>, shards: usize) -> Self {
         let locks = Locks::default();
-        Kept { tls: TlsMaker::new(load_roots), locks, shards, limiters: Vec::new(), concurrency: Vec::new() }
+        let (limiters, concurrency, remotes) = (Vec::new(), Vec::new(), Vec::new());
+        Kept { tls: TlsMaker::new(load_roots), locks, shards, limiters, concurrency, remotes }
     }
 
     /// The limit at this place: the one before, if it is written as it was.
@@ -53,11 +56,28 @@ impl Kept {
         kept(&mut self.concurrency, place, limit, |place| Concurrency::new(limit.max_requests as usize, place))
     }
 
+    /// What another server has at one of these URLs, with all that has come of it; `eager`: see [`Remote`].
+    pub(super) fn remote(&mut self, urls: Vec<config::Url>, eager: bool) -> Arc<Remote> {
+        if let Some((remote, used)) = self.remotes.iter_mut().find(|(one, _)| one.urls == urls && one.eager == eager) {
+            *used = true;
+            return remote.clone();
+        }
+        let remote = Arc::new(Remote::new(urls, eager));
+        self.remotes.push((remote.clone(), true));
+        remote
+    }
+
+    /// What control fetches for the configuration that was compiled last.
+    pub fn remotes(&self) -> impl Iterator<Item = &Arc<Remote>> {
+        self.remotes.iter().map(|(remote, _)| remote)
+    }
+
     /// Forgets what the configuration that was just compiled does not need.
     pub(super) fn tidy(&mut self) {
         self.tls.tidy();
         self.limiters.retain_mut(|entry| std::mem::take(&mut entry.used));
         self.concurrency.retain_mut(|entry| std::mem::take(&mut entry.used));
+        self.remotes.retain_mut(|(_, used)| std::mem::take(used));
     }
 }
 

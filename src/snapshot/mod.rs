@@ -1,5 +1,6 @@
 //! The configuration as shards read it: compiled, immutable, without anything that validation could have removed.
 
+mod auth;
 pub mod compile;
 pub mod kept;
 pub mod lock;

@@ -208,7 +208,7 @@ fn matches() {
 fn policies() {
     bad_routes(
         "{backends: [{host: 'a:1'}], policies: {
-  timeout: {requestTimeout: 0s}, jwtAuth: {}, requestMirror: {}, corss: {},
+  timeout: {requestTimeout: 0s}, extAuthz: {}, requestMirror: {}, corss: {},
   directResponse: {status: 99, headers: {a: request.path}},
   requestRedirect: {status: 200, authority: sometimes, scheme: ftp},
   urlRewrite: {authority: {port: 99999}, path: {full: x}},
@@ -218,9 +218,9 @@ fn policies() {
 {policies: {urlRewrite: {path: {prefix: /}}}, matches: [{path: {regex: /a}}], backends: [{host: 'a:1'}]}",
         &[
             "3:29: binds[0].listeners[0].routes[0].policies.timeout.requestTimeout: expected a duration above zero, like 500ms, 5m or 1h30m, got \"0s\"",
-            "3:34: binds[0].listeners[0].routes[0].policies.jwtAuth: known, but not built in this version",
-            "3:47: binds[0].listeners[0].routes[0].policies.requestMirror: known, but not built in this version",
-            "3:66: binds[0].listeners[0].routes[0].policies.corss: unknown key; did you mean cors?",
+            "3:34: binds[0].listeners[0].routes[0].policies.extAuthz: known, but not built in this version",
+            "3:48: binds[0].listeners[0].routes[0].policies.requestMirror: known, but not built in this version",
+            "3:67: binds[0].listeners[0].routes[0].policies.corss: unknown key; did you mean cors?",
             "4:28: binds[0].listeners[0].routes[0].policies.directResponse.status: expected an integer from 200 to 599, got 99",
             "4:45: binds[0].listeners[0].routes[0].policies.directResponse.headers.a: an expression other than a string literal (like '\"text/plain\"') is known, but not built in this version",
             "5:29: binds[0].listeners[0].routes[0].policies.requestRedirect.status: expected 301, 302, 303, 307 or 308, got 200",

@@ -303,7 +303,7 @@ binds:
   - name: plain
     routes:
     - {name: kept, policies: {delay: {}}, backends: [{host: 'a:1'}, {ai: {}}]}
-    - {name: guarded, policies: {jwtAuth: {}}, backends: [{host: 'a:1'}]}
+    - {name: guarded, policies: {extAuthz: {}}, backends: [{host: 'a:1'}]}
     - {name: empty, backends: [{ai: {}}]}
   - {name: raw, hostname: a.example, protocol: TLS}
 ",
@@ -316,7 +316,7 @@ binds:
             "1:1: llm: known, but not built in this version: ignored",
             "7:31: binds[0].listeners[0].routes[0].policies.delay: known, but not built in this version: ignored",
             "7:70: binds[0].listeners[0].routes[0].backends[1].ai: known, but not built in this version: left out",
-            "8:34: binds[0].listeners[0].routes[1].policies.jwtAuth: known, but not built in this version: what it protects is left out",
+            "8:34: binds[0].listeners[0].routes[1].policies.extAuthz: known, but not built in this version: what it protects is left out",
             "9:33: binds[0].listeners[0].routes[2].backends[0].ai: known, but not built in this version: left out",
             "10:48: binds[0].listeners[1].protocol: \"TLS\" is known, but not built in this version: left out",
         ]

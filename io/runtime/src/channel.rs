@@ -122,6 +122,15 @@ impl<T: Send> Receiver<T> {
         }
     }
 
+    /// The same on a thread of its own, which stands still meanwhile.
+    pub fn recv_blocking(&self) -> Option<T> {
+        loop {
+            if let Some(value) = self.0.recv().ok()?.open() {
+                return Some(value);
+            }
+        }
+    }
+
     /// The next value when there is one now.
     pub fn try_recv(&self) -> Option<T> {
         self.0.try_iter().find_map(Parcel::open)

@@ -117,7 +117,7 @@ fn part(shard: &Rc<Shard>, session: Option<&Rc<Session>>, leg: &Rc<Leg>) -> Opti
 
 async fn delete(shard: &Rc<Shard>, leg: &Leg, open: &OpenLeg) {
     let TargetKind::Http(target) = &leg.target.kind else { return };
-    let head = leg::bare_head("DELETE", target, open, None);
+    let head = leg::bare_head("DELETE", leg, target, open, None);
     let deadline = Some(runtime::now() + FAREWELL_DEADLINE);
     let outcome =
         shard.upstream_exchange(&target.endpoint, HttpMethod::Delete, head, Default::default(), true, deadline).await;

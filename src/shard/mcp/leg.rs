@@ -287,7 +287,8 @@ async fn negotiate_http(
         return opened.map_err(Failure::Outage);
     }
     let params = initialize_params(session, protocol);
-    initialize_http(shard, target, &params, deadline).await
+    let credential = leg.credential.borrow().clone();
+    initialize_http(shard, target, &params, &credential, deadline).await
 }
 
 /// Whether a target opens a session, which ends at once.
@@ -295,7 +296,7 @@ pub async fn has_sessions(shard: &Rc<Shard>, target: &Arc<Target>, deadline: Ins
     let TargetKind::Http(http) = &target.kind else { return false };
     let client = Client::gateway();
     let params = error::initialize_params(Revision::NEWEST, &client.capabilities, client.info.as_deref());
-    match initialize_http(shard, http, &params, deadline).await {
+    match initialize_http(shard, http, &params, &[], deadline).await {
         Ok(opened) => {
             let leg = Leg::new(0, target.clone());
             *leg.state.borrow_mut() = LegState::Open(opened.leg);
@@ -310,11 +311,12 @@ async fn initialize_http(
     shard: &Rc<Shard>,
     target: &HttpTarget,
     params: &[u8],
+    credential: &[u8],
     deadline: Instant,
 ) -> Result<Opened, Failure> {
     let head = post_head(target, None, None);
     let message = error::request(shard.call_id(), "initialize", Some(params));
-    let http = upstream::post(shard, &target.endpoint, &head, &[], message, true, Some(deadline)).await?;
+    let http = upstream::post(shard, &target.endpoint, &head, credential, message, true, Some(deadline)).await?;
     let upstream_session = http.head.headers.get("mcp-session-id").map(Bytes::copy_from_slice);
     let mut answer = Answer::of(http, Some(deadline)).await?;
     if let Answer::Refused { status, .. } = &answer {
@@ -404,7 +406,7 @@ pub fn post_head(target: &HttpTarget, session: Option<&[u8]>, version: Option<&s
 }
 
 /// The head of any other request: `GET` or `DELETE`, complete.
-pub fn bare_head(method: &str, target: &HttpTarget, open: &OpenLeg, last_event_id: Option<&[u8]>) -> Bytes {
+pub fn bare_head(method: &str, leg: &Leg, target: &HttpTarget, open: &OpenLeg, last_event_id: Option<&[u8]>) -> Bytes {
     let session = match &open.transport {
         Transport::Http { session, .. } => session.as_deref(),
         Transport::Stdio(_) => None,
@@ -413,6 +415,7 @@ pub fn bare_head(method: &str, target: &HttpTarget, open: &OpenLeg, last_event_i
     head.put_slice(method.as_bytes());
     head.put_u8(b' ');
     put_target_and_headers(&mut head, target, session, Some(open.revision.as_str()));
+    head.put_slice(&leg.credential.borrow());
     if method == "GET" {
         head.put_slice(b"accept: text/event-stream\r\n");
     }

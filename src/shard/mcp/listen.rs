@@ -157,7 +157,7 @@ async fn follow(
     let leg = leg::leg_at(session, index)?;
     let TargetKind::Http(target) = &leg.target.kind else { return Ok(None) };
     let Some(open) = leg.open() else { return Ok(None) };
-    let head = leg::bare_head("GET", target, &open, last_event_id.as_deref());
+    let head = leg::bare_head("GET", &leg, target, &open, last_event_id.as_deref());
     let http = shard.upstream_exchange(&target.endpoint, HttpMethod::Get, head, Default::default(), true, None).await?;
     let cut = http.cut();
     let mut answer = Answer::of(http, None).await?;

@@ -223,6 +223,7 @@ pub struct Incoming<'a> {
 pub async fn post(incoming: &Incoming<'_>, body: Bytes, responder: &mut Responder<'_>, record: &mut Record) {
     if let Some(session) = &incoming.session {
         session.last_used.set(runtime::now());
+        session.carry(incoming.principal.credential.as_ref());
         record.session = Some(session.serial);
     }
     if json::is_batch(&body) {

@@ -130,7 +130,8 @@ fn session_of(
     initialize_params: Bytes,
 ) -> Rc<Session> {
     let legs = (0..).zip(&backend.config.targets).map(|(id, target)| Leg::new(id, target.clone())).collect();
-    Rc::new(Session {
+    let credential = principal.credential.clone();
+    let session = Rc::new(Session {
         id,
         serial,
         backend: Rc::from(backend.config.key.as_str()),
@@ -151,7 +152,9 @@ fn session_of(
         hung_up: Cell::new(false),
         shown: Shown::default(),
         last_used: Cell::new(runtime::now()),
-    })
+    });
+    session.carry(credential.as_ref());
+    session
 }
 
 /// The client's params with a version that we speak.

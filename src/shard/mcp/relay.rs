@@ -275,7 +275,7 @@ async fn resume(call: &Call, last_event_id: Option<&Bytes>, retry: Option<u64>, 
     let TargetKind::Http(target) = &leg.target.kind else { return Err(mcp_fault::internal("leg of another kind")) };
     let pause = retry.unwrap_or(100).min(60_000) * u64::from(attempt);
     runtime::sleep(std::time::Duration::from_millis(pause)).await;
-    let head = leg::bare_head("GET", target, &call.open, last_event_id.map(|id| &id[..]));
+    let head = leg::bare_head("GET", &leg, target, &call.open, last_event_id.map(|id| &id[..]));
     let http = call
         .shard
         .upstream_exchange(

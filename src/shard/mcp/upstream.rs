@@ -276,6 +276,15 @@ pub async fn send_on(
             let TargetKind::Http(target) = &leg.target.kind else {
                 return Err(mcp_fault::internal("leg of another kind"));
             };
+            let credential = leg.credential.borrow().clone();
+            let with_credential;
+            let extra = match credential.is_empty() {
+                true => extra,
+                false => {
+                    with_credential = [extra, &credential].concat();
+                    &with_credential
+                }
+            };
             let http =
                 post_on(shard, &target.endpoint, post_head, extra, request, repeatable, deadline, socket).await?;
             let answer = Answer::of(http, deadline).await;
@@ -326,7 +335,8 @@ pub async fn tell(
             let TargetKind::Http(target) = &leg.target.kind else {
                 return Err(mcp_fault::internal("leg of another kind"));
             };
-            let http = post(shard, &target.endpoint, post_head, &[], message, true, Some(deadline)).await?;
+            let credential = leg.credential.borrow().clone();
+            let http = post(shard, &target.endpoint, post_head, &credential, message, true, Some(deadline)).await?;
             match Answer::of(http, Some(deadline)).await? {
                 Answer::Refused { status, body } => Err(refusal(status, &body)),
                 answer => {

@@ -152,7 +152,7 @@ async fn raise(shard: &Rc<Shard>, feed: &Rc<Feed>, open: &Rc<OpenLeg>) -> Result
         feed.line.up.replace(Some(open.clone()));
         return Ok(true);
     };
-    let head = leg::bare_head("GET", target, open, None);
+    let head = leg::bare_head("GET", &leg, target, open, None);
     let deadline = runtime::now() + FAREWELL_DEADLINE;
     let http = shard
         .upstream_exchange(&target.endpoint, HttpMethod::Get, head, Default::default(), true, Some(deadline))

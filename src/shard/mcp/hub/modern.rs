@@ -131,10 +131,12 @@ async fn begin(
     let number = shard.call_id();
     let request = modern_leg::listen_request(number, &text, &modern.client)?;
     let deadline = Some(deadline(shard, feed));
-    match (&open.transport, &leg::leg_at(&feed.session, feed.leg)?.target.kind) {
+    let leg = leg::leg_at(&feed.session, feed.leg)?;
+    let credential = leg.credential.borrow().clone();
+    match (&open.transport, &leg.target.kind) {
         (Transport::Http { post_head, .. }, TargetKind::Http(target)) => {
             let socket = Some(&handle.socket);
-            modern_leg::post(shard, target, post_head, request, &[], &[], true, deadline, socket).await
+            modern_leg::post(shard, target, post_head, request, &[], &credential, true, deadline, socket).await
         }
         (Transport::Stdio(port), _) => {
             handle.child.replace(Some((port.clone(), number)));

@@ -174,6 +174,7 @@ fn lease(
         }
     };
     let Kept { session, levels, .. } = kept;
+    session.carry(request.incoming.principal.credential.as_ref());
     quiet(shard, &session);
     if let Some((place, fresh)) = place {
         shard.leases.borrow_mut().crews.entry((key, place)).or_default().enter(fresh);

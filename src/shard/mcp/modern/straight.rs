@@ -155,6 +155,12 @@ fn outgoing(
     let mut head = BytesMut::with_capacity(modern.post_head.len() + passed_on.len() + 160);
     head.put_slice(&modern.post_head);
     head.put_slice(passed_on);
+    let passes = request.incoming.backend.config.targets.get(route.index).is_some_and(|to| to.kind.passes_credential());
+    if let Some(value) = request.incoming.principal.credential.as_ref().filter(|_| passes) {
+        head.put_slice(b"authorization: ");
+        head.put_slice(value);
+        head.put_slice(b"\r\n");
+    }
     let mut splice: Splice = route.splice.clone();
     if let (Some(range), Some(state)) = (request.envelope.request_state, state) {
         splice.replace_string(range, state);

@@ -164,8 +164,8 @@ pub async fn send(
     match &open.transport {
         Transport::Http { post_head, .. } => {
             let leg = leg::leg_at(session, id)?;
-            let target = http_target(&leg)?;
-            post(shard, target, post_head, message, &[], &[], true, deadline, None).await
+            let (target, credential) = (http_target(&leg)?, leg.credential.borrow().clone());
+            post(shard, target, post_head, message, &[], &credential, true, deadline, None).await
         }
         Transport::Stdio(port) => upstream::ask_child(port, number, message, deadline, None),
     }
@@ -352,13 +352,15 @@ async fn start(call: &mut Call, asked: &Asked) -> Result<Answer, Fault> {
             let leg = leg::leg_at(&call.session, call.leg)?;
             let annotated =
                 asked.tool.as_deref().and_then(|name| Some(modern.tools.borrow().get(name)?.annotated.clone()));
+            // Made before the wait: nothing stays borrowed over it.
+            let extra = [&asked.extra[..], &leg.credential.borrow()].concat();
             post(
                 &call.shard,
                 http_target(&leg)?,
                 post_head,
                 message,
                 annotated.as_deref().unwrap_or_default(),
-                &asked.extra,
+                &extra,
                 asked.repeatable,
                 call.deadline,
                 Some(&call.socket),

@@ -8,15 +8,17 @@ pub mod survey;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentlane_config as config;
 use agentlane_link::client::ClientLimits;
 use agentlane_runtime as runtime;
 use agentlane_runtime::channel::{self, Receiver, Sender};
 use agentlane_runtime::{RuntimeChoice, ShardOptions};
+use arc_swap::ArcSwap;
 
 use crate::control::admin::Readiness;
+use crate::control::api::{Admin, InUse};
 use crate::control::lock::Judge;
 use crate::control::source::{self, Source};
 use crate::control::{self, AdminSockets, Control};
@@ -27,7 +29,7 @@ use crate::shard::metrics::Metrics;
 use crate::shard::{Parts, Shard};
 use crate::snapshot::kept::Kept;
 use crate::snapshot::{Snapshot, compile};
-use crate::telemetry::{LogFormat, Registry, logging};
+use crate::telemetry::{LogFormat, LogHandle, Registry, logging};
 use logs::{Logs, ShardLogs};
 
 /// What the command line says over the file.
@@ -53,15 +55,14 @@ pub fn run(source: Source, options: Options) -> Result<(), Failure> {
         config::LogFormat::Text => LogFormat::Text,
         config::LogFormat::Json => LogFormat::Json,
     };
-    // Kept: dropping the handle would not end logging, but a reload of the level needs it one day.
-    let _log = logging::init(&logging.level, format).map_err(|fault| Failure::Broken(fault.to_string()))?;
+    let log = logging::init(&logging.level, format).map_err(|fault| Failure::Broken(fault.to_string()))?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let control = control.map_err(|error| Failure::Broken(format!("control cannot start: {error}")))?;
-    control.block_on(start(source, loaded, options))
+    control.block_on(start(source, loaded, options, log))
 }
 
-async fn start(source: Source, loaded: config::Loaded, options: Options) -> Result<(), Failure> {
+async fn start(source: Source, loaded: config::Loaded, options: Options, log: LogHandle) -> Result<(), Failure> {
     let document = loaded.document;
     let plan = Plan::of(&document, &options)?;
     let addresses = source::resolve(&document, &Default::default()).await;
@@ -91,6 +92,18 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
     }
     let no_thread = |error| Failure::Unavailable(format!("no thread for the tool lock: {error}"));
     let judge = Judge::start(registry.clone(), document.lock.is_some()).map_err(no_thread)?;
+    let readiness = Readiness::new();
+    let in_use = InUse { snapshot: snapshot.clone(), written: loaded.written, files: loaded.files.clone() };
+    let api = Admin {
+        in_use: ArcSwap::from_pointee(in_use),
+        registry: registry.clone(),
+        readiness: readiness.clone(),
+        log,
+        audit: logs.audit_heads(),
+        lock: judge.table(),
+        shards: plan.cpus.len(),
+        started: Instant::now(),
+    };
     let control = Control {
         source,
         files: loaded.files,
@@ -101,10 +114,11 @@ async fn start(source: Source, loaded: config::Loaded, options: Options) -> Resu
         peers: shards.peers.clone(),
         requests,
         registry,
-        readiness: Readiness::new(),
+        readiness,
         logs: logs.sinks(),
         admin,
         judge,
+        api: Arc::new(api),
     };
     let outcome = control.run().await.map_err(Failure::Broken);
     shards.join();

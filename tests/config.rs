@@ -226,7 +226,7 @@ fn a_port_in_use_is_69_and_named() {
     let ended = Setup::new(&one_listener(address.port(), json!([says("/", "x")])).to_string()).run_to_end();
     assert_eq!(ended.code, Some(69), "{}", ended.stderr);
     assert!(ended.stderr.contains(&format!("cannot listen on {address}")), "{}", ended.stderr);
-    for name in ["STATS_ADDR", "READINESS_ADDR"] {
+    for name in ["STATS_ADDR", "READINESS_ADDR", "ADMIN_ADDR"] {
         let config = one_listener(free_port(), json!([says("/", "x")]));
         let ended = Setup::new(&config.to_string()).env(name, address.to_string()).run_to_end();
         assert_eq!(ended.code, Some(69), "{name}: {}", ended.stderr);

@@ -44,6 +44,8 @@ pub(crate) struct Context<'a> {
     pub(crate) faults: Vec<Fault>,
     pub(crate) warnings: Vec<Fault>,
     pub(crate) files: Vec<PathBuf>,
+    /// Where scalars stand that are not to be shown.
+    pub(crate) secrets: Vec<Mark>,
 }
 
 enum Segment {
@@ -112,6 +114,7 @@ impl<'a> Context<'a> {
             faults: Vec::new(),
             warnings: Vec::new(),
             files: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 

@@ -102,6 +102,8 @@ impl Form for HeaderValue {
     type Out = HeaderValue;
 
     fn decode(node: &Node, cx: &mut Context<'_>) -> Option<HeaderValue> {
+        // Targets get their credentials by headers.
+        cx.secrets.push(node.mark);
         let text = cx.string(node, "a string")?;
         let value = Self::parse(&text);
         if value.is_none() {

@@ -26,6 +26,7 @@ mod process;
 mod resolve;
 mod scalar;
 mod schema;
+mod shown;
 mod size;
 mod stdio;
 mod suggest;
@@ -100,6 +101,8 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// The files that were read, the document's first: a change of any is a change of the configuration.
     pub files: Vec<PathBuf>,
+    /// The document as it may be shown: as written, secrets hidden, variables not expanded.
+    pub written: serde_json::Value,
 }
 
 /// Reads a document and the files that it names.
@@ -127,7 +130,7 @@ pub fn parse(text: &str, name: &str, options: &LoadOptions<'_>) -> Result<Loaded
     in_text_order(&mut faults);
     in_text_order(&mut warnings);
     match document {
-        Some(document) if faults.is_empty() => Ok(Loaded { document, warnings, files }),
+        Some((document, written)) if faults.is_empty() => Ok(Loaded { document, warnings, files, written }),
         _ => Err(faults),
     }
 }
@@ -137,7 +140,8 @@ pub fn schema() -> serde_json::Value {
     schema::of::<written::Configuration>("agentlane configuration")
 }
 
-fn decode(text: &str, cx: &mut Context<'_>) -> Option<Document> {
+/// The document, and as what it may be shown.
+fn decode(text: &str, cx: &mut Context<'_>) -> Option<(Document, serde_json::Value)> {
     let (root, duplicates) = match tree::parse(text) {
         Ok(parsed) => parsed,
         Err(tree::TreeFault { mark, path, message, kind }) => {
@@ -153,7 +157,8 @@ fn decode(text: &str, cx: &mut Context<'_>) -> Option<Document> {
         return None;
     }
     let written = written::Configuration::decode(&root, cx)?;
-    Some(resolve::document(written, cx))
+    let document = resolve::document(written, cx);
+    Some((document, shown::shown(&root, &cx.secrets)))
 }
 
 fn in_text_order(faults: &mut Vec<Fault>) {

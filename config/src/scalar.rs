@@ -401,6 +401,9 @@ impl Form for Secret {
 /// The text of a secret. No message repeats it.
 pub(crate) fn secret_text(node: &Node, cx: &mut Context<'_>) -> Option<String> {
     let expected = "a string, or a mapping with the key file";
+    if node.is_scalar() {
+        cx.secrets.push(node.mark);
+    }
     match &node.value {
         Value::Scalar(scalar) if scalar.plain => cx.string(node, expected).map(|text| text.into_owned()),
         Value::Scalar(_) => cx.scalar(node, expected).map(|(text, _)| text.into_owned()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::fault::{Fault, Kind as FaultKind};
-use crate::protocol::mcp::lock::definition::Kind;
+use crate::protocol::mcp::lock::definition::{Hash, Kind};
 use crate::protocol::mcp::lock::drift::{Mode, Rules};
 use crate::protocol::mcp::lock::file::LockedTarget;
 use crate::protocol::mcp::lock::verdict::{Verdict, Verdicts};
@@ -116,6 +116,11 @@ impl TargetLock {
         let verdicts = self.verdicts.load();
         let why = verdicts.blocked.as_ref()?;
         Some(Fault::new(FaultKind::Forbidden, BLOCKED).with(why).by(format!("lock {}: blocked", self.key)))
+    }
+
+    /// The hash of a thing's definition as it was judged last, by the target's own name for it.
+    pub fn hash_of(&self, kind: Kind, name: &str) -> Option<Hash> {
+        self.verdicts.load().get(kind, name)?.hash
     }
 
     /// Replaces the verdicts; control alone does.

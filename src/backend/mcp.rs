@@ -199,6 +199,12 @@ impl HttpTarget {
     }
 }
 
+/// SHA-256 in hexadecimal.
+fn digest(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Target {
     pub fn new(
         name: String,
@@ -214,7 +220,8 @@ impl Target {
             // Spares are no session's.
             TargetKind::Stdio(stdio) => format!("stdio {:?}", StdioTarget { warm: 0, ..stdio.clone() }),
         };
-        let fingerprint = format!("{protocol:?} {server}");
+        // Its environment and headers may hold secrets: a digest tells them apart as well.
+        let fingerprint = digest(&format!("{protocol:?} {server}"));
         let prefix = names::prefix(&name);
         Target { prefix, name, kind, protocol, fingerprint, lists, session_loss, lock: None }
     }

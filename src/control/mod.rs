@@ -2,6 +2,7 @@
 //! servers, signals.
 
 pub mod admin;
+pub mod api;
 pub mod children;
 pub mod lock;
 pub mod remotes;
@@ -26,6 +27,7 @@ use crate::snapshot::compile::{self, Addresses};
 use crate::snapshot::kept::Kept;
 use crate::telemetry::{LineSink, Registry};
 use admin::{Readiness, ReadyState};
+use api::{Admin, InUse};
 use children::warm::{Wanted, Warm};
 use children::{ChildSpec, Children, ChildrenLimits};
 use lock::Judge;
@@ -52,6 +54,7 @@ pub struct Control {
     pub logs: Vec<LineSink>,
     pub admin: AdminSockets,
     pub judge: Judge,
+    pub api: Arc<Admin>,
 }
 
 /// The sockets of the process's own servers, bound before anything else runs.
@@ -59,6 +62,7 @@ pub struct Control {
 pub struct AdminSockets {
     pub stats: Option<TcpListener>,
     pub readiness: Option<TcpListener>,
+    pub api: Option<TcpListener>,
 }
 
 impl AdminSockets {
@@ -78,6 +82,7 @@ impl AdminSockets {
         Ok(AdminSockets {
             stats: bind(&document.process.stats, "metrics")?,
             readiness: bind(&document.process.readiness, "readiness")?,
+            api: bind(&document.process.admin, "admin")?,
         })
     }
 }
@@ -167,6 +172,16 @@ impl Control {
             let serving = admin::serve_readiness(listener, self.readiness.clone(), stopped.clone());
             tokio::spawn(logged("readiness", serving));
         }
+        if let Some(listener) = self.admin.api.take() {
+            let key = self.document.process.admin_key.clone();
+            let is_open = listener.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback());
+            if is_open && key.is_none() {
+                tracing::warn!(
+                    "the admin API can be used by everybody who reaches its address: `config.adminKey` is missing"
+                );
+            }
+            tokio::spawn(logged("admin", api::serve_api(listener, self.api.clone(), key, stopped.clone())));
+        }
         if let Source::Demo(demo) = &mut self.source
             && let Some(listener) = demo.listener.take()
         {
@@ -207,6 +222,7 @@ impl Control {
         if self.publish(&loaded.document, &addresses).await {
             self.document = loaded.document;
             self.addresses = addresses;
+            self.show(loaded.written);
             tracing::info!(version = self.snapshot.version, "configuration is in use");
         }
     }
@@ -219,8 +235,15 @@ impl Control {
         let document = self.document.clone();
         if self.publish(&document, &addresses).await {
             self.addresses = addresses;
+            self.show(self.api.in_use.load().written.clone());
             tracing::info!(version = self.snapshot.version, "addresses have changed");
         }
+    }
+
+    /// What the admin API tells of from now on.
+    fn show(&self, written: serde_json::Value) {
+        let (snapshot, files) = (self.snapshot.clone(), self.files.clone());
+        self.api.in_use.store(Arc::new(InUse { snapshot, written, files }));
     }
 
     /// Compiles and gives the result to every shard. If one cannot take it, all go back.

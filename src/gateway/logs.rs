@@ -60,6 +60,11 @@ impl Logs {
         writers.map(LineWriter::sink).collect()
     }
 
+    /// The run and the last audit record of each shard; `None` without an audit log.
+    pub fn audit_heads(&self) -> Option<(String, Vec<AuditHead>)> {
+        self.audit.as_ref().map(|audit| (audit.options.run.clone(), audit.heads.clone()))
+    }
+
     pub fn of_shard(&self, shard: usize) -> ShardLogs {
         let audit = self
             .audit

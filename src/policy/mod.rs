@@ -77,6 +77,11 @@ macro_rules! registry {
         pub enum Policy { $($variant($type),)* }
 
         impl Policy {
+            /// Its name in the table.
+            pub fn name(&self) -> &'static str {
+                match self { $(Policy::$variant(_) => stringify!($variant),)* }
+            }
+
             fn rank(&self) -> usize {
                 #[repr(usize)]
                 enum Rank { $($variant,)* }
@@ -138,6 +143,11 @@ impl Chain {
             }
         }
         Verdict::Continue
+    }
+
+    /// In the order of execution.
+    pub fn iter(&self) -> impl Iterator<Item = &Policy> {
+        self.policies.iter()
     }
 
     /// The CORS policy, which also says which origins may use an MCP endpoint.

@@ -12,6 +12,7 @@ use super::Shard;
 use super::mcp::Incoming;
 use super::record::Record;
 use crate::protocol::mcp::caller::Caller;
+use crate::protocol::mcp::lock::definition::Kind;
 use crate::protocol::mcp::method::Method;
 use crate::request::TlsClient;
 use crate::snapshot::{Route, Snapshot};
@@ -87,7 +88,8 @@ impl Shard {
         let options = log.options().clone();
         let claims: SmallVec<[(&str, Cow<'_, str>); 4]> = record.principal.claims(&options.claims).collect();
         let duration = record.began.elapsed();
-        let item = record.tool.as_ref().or(record.item.as_ref());
+        let item = record.tool.as_ref().or(record.item.as_ref()).and_then(|item| std::str::from_utf8(item).ok());
+        let hash = item.and_then(|item| hash_of(record, item));
         log.record(&AuditRecord {
             denial: record.denial.as_deref(),
             start: SystemTime::now() - duration,
@@ -103,8 +105,8 @@ impl Shard {
             backend: scene.backend,
             mcp_method: record.mcp_method,
             mcp_target: record.target.as_ref().map(|target| target.name.as_str()),
-            mcp_item: item.and_then(|item| std::str::from_utf8(item).ok()),
-            item_hash: None,
+            mcp_item: item,
+            item_hash: hash.as_deref(),
             session: record.session,
             status: record.status,
             fault: record.fault,
@@ -149,6 +151,14 @@ impl Shard {
             false => log.iter_mut().for_each(|log| log.flush()),
         }
     }
+}
+
+/// The hash of what was called, where its target is locked. `item`: its name outward.
+fn hash_of(record: &Record, item: &str) -> Option<String> {
+    let target = record.target.as_ref()?;
+    let own = item.strip_prefix(&target.prefix).unwrap_or(item);
+    let kind = if record.tool.is_some() { Kind::Tool } else { Kind::Prompt };
+    Some(target.lock.as_ref()?.hash_of(kind, own)?.to_string())
 }
 
 /// Methods by which something of a target is used.

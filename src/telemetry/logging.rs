@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -40,23 +41,29 @@ impl std::error::Error for LogFault {}
 /// Changes the filter of a running log.
 pub struct LogHandle {
     replace: Box<dyn Fn(EnvFilter) + Send + Sync>,
-    overridden: bool,
+    /// What it began with, and what is in use.
+    first: String,
+    current: Mutex<String>,
 }
 
 impl LogHandle {
-    /// Uses another filter from now on; without effect while the environment overrides the configuration.
-    pub fn set(&self, filter: &str) -> Result<(), LogFault> {
-        let filter = parse(filter, CONFIG)?;
-        if !self.overridden {
-            (self.replace)(filter);
-        }
+    /// Uses another filter from now on, whatever configuration and environment say; `None`: the one that it began with.
+    pub fn set(&self, filter: Option<&str>) -> Result<(), LogFault> {
+        let filter = filter.unwrap_or(&self.first);
+        (self.replace)(parse(filter, "the request")?);
+        filter.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
+    }
+
+    /// The filter in use.
+    pub fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl fmt::Debug for LogHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogHandle").field("overridden", &self.overridden).finish_non_exhaustive()
+        f.debug_struct("LogHandle").field("current", &self.current()).finish_non_exhaustive()
     }
 }
 
@@ -64,7 +71,7 @@ impl fmt::Debug for LogHandle {
 /// (`info,agentlane::shard=debug`); the variable `AGENTLANE_LOG`, when set and not empty, goes before it.
 pub fn init(filter: &str, format: LogFormat) -> Result<LogHandle, LogFault> {
     let environment = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.trim().is_empty());
-    let overridden = environment.is_some();
+    let first = environment.as_deref().unwrap_or(filter).to_owned();
     let filter = match &environment {
         Some(text) => parse(text, LOG_VARIABLE)?,
         None => parse(filter, CONFIG)?,
@@ -86,7 +93,7 @@ pub fn init(filter: &str, format: LogFormat) -> Result<LogHandle, LogFault> {
             Box::new(move |filter| drop(handle.reload(filter)))
         }
     };
-    Ok(LogHandle { replace, overridden })
+    Ok(LogHandle { replace, current: Mutex::new(first.clone()), first })
 }
 
 /// Whether a configured level or filter would be accepted.
@@ -123,7 +130,10 @@ mod tests {
     fn one_log_per_process() {
         let handle = init("error", LogFormat::Json).expect("the first one");
         assert_eq!(init("error", LogFormat::Text).expect_err("the second one"), LogFault::Already);
-        handle.set("warn").expect("a good filter");
-        handle.set("a=b=c").expect_err("a bad filter");
+        handle.set(Some("warn")).expect("a good filter");
+        handle.set(Some("a=b=c")).expect_err("a bad filter");
+        assert_eq!(handle.current(), "warn");
+        handle.set(None).expect("the first filter");
+        assert_eq!(handle.current(), "error");
     }
 }

@@ -139,6 +139,16 @@ impl Registry {
         }
     }
 
+    /// The present value of a counter or gauge; `None`: there is no such series.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<i64> {
+        let families = self.lock();
+        match families.by_name.get(name)?.series.get(&render_labels(labels))? {
+            Cell::Counter(counter) => i64::try_from(counter.value()).ok(),
+            Cell::Gauge(gauge) => Some(gauge.value()),
+            Cell::Histogram(_) => None,
+        }
+    }
+
     /// Forgets every series whose handles are all gone: call it after all shards have dropped an old snapshot, so that
     /// reloads with new names do not grow the registry for ever. Gives the number of series forgotten.
     pub fn retire(&self) -> usize {
@@ -305,6 +315,8 @@ mod tests {
         one.inc();
         two.add(2);
         assert_eq!((one.value(), other.value()), (3, 0));
+        assert_eq!(registry.value("a_total", &[("route", "r"), ("shard", "0")]), Some(3));
+        assert_eq!(registry.value("a_total", &[("route", "r")]), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What operators and auditors see of the real binary: the audit log, the admin server, and no secrets.
 
+mod api;
 mod audit;
+mod secrets;
 #[path = "../support/mod.rs"]
 mod support;

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::backend::lock::TargetLock;
 use crate::backend::mcp::{McpBackend, StdioTarget};
+use crate::policy::rules::access::Access;
 use crate::principal::Principal;
 use crate::protocol::mcp::cache::{Audience, Viewer};
 use crate::protocol::mcp::caller::Caller;
@@ -150,6 +151,8 @@ pub struct ForwardedRequest {
     pub backend: Arc<McpBackend>,
     /// Who it is from, as its route's policies found on the shard of the connection.
     pub principal: Principal,
+    /// What it may use.
+    pub access: Access,
     /// What those policies change of its headers.
     pub edits: HeaderEdits,
     /// For the records: the client's address and certificate, and the place of the route in which version of the

@@ -16,6 +16,7 @@ use crate::fault::Kind;
 use crate::telemetry::audit::Denial;
 
 /// What routes and policies may read.
+#[derive(Clone, Copy)]
 pub struct RequestView<'a> {
     pub head: &'a RequestHead,
     /// The authority without its port, in lower case where it matters to compare without case.

@@ -24,6 +24,7 @@ mod model;
 mod policy;
 mod process;
 mod resolve;
+mod rules;
 mod scalar;
 mod schema;
 mod shown;
@@ -71,6 +72,7 @@ pub use process::{
     AccessLog, HttpLimits, LogFormat, Logging, McpDefaults, ProcessConfig, ProxyMode, ProxyProtocol, ProxyVersion,
     Runtime, SessionConfig, ShardCount, Shards, Upstream,
 };
+pub use rules::{Authorization, Effect, McpAuthorization, Rule};
 pub use rustls::CipherSuite;
 pub use scalar::{Endpoint, Host, HostPattern, HostPort, Secret, SessionKey, UrlPath};
 pub use stdio::{ChildLimits, Network};

@@ -12,6 +12,7 @@ use crate::fault::FaultKind;
 use crate::form::{Form, Key, Named, record, union, words};
 use crate::http::{AnyOr, HeaderLiteral, HeaderName, HeaderValue, Method, Origin};
 use crate::limit::{ConcurrencyLimit, Health, RateLimit, RateLimits, Retry};
+use crate::rules::{Authorization, McpAuthorization};
 use crate::scalar::{Host, HostPort, Int, Port, UrlPath};
 use crate::schema::{Definitions, or_variable};
 use crate::tls::BackendTls;
@@ -29,9 +30,11 @@ record! {
         pub api_key: Option<ApiKeyAuth> = opt "apiKey";
         /// Lets in who has a user's password.
         pub basic: Option<BasicAuth> = opt "basicAuth";
+        /// Who may send a request.
+        pub authorization: Option<Authorization> = opt "authorization";
     }
     later "extProc", "transformations";
-    guard "oidc", "authorization", "extAuthz";
+    guard "oidc", "extAuthz";
 }
 
 record! {
@@ -71,10 +74,14 @@ record! {
         /// With which credential the gateway comes to the backends. Without it none of the client's reaches them that a
         /// policy has read.
         pub backend_auth: Option<BackendAuth> = opt "backendAuth";
+        /// Who may send a request. A listener's rules are asked as well.
+        pub authorization: Option<Authorization> = opt "authorization";
+        /// Who may see and use which tools, prompts and resources of MCP backends.
+        pub mcp_authorization: Option<McpAuthorization> = opt "mcpAuthorization";
     }
     later "requestMirror", "a2a", "ai", "backendTunnel", "remoteRateLimit", "extProc", "transformations",
         "buffer", "delay", "cache";
-    guard "mcpAuthorization", "mcpGuardrails", "authorization", "backendTLS", "oidc", "extAuthz", "lock";
+    guard "mcpGuardrails", "backendTLS", "oidc", "extAuthz", "lock";
     check one_answer;
 }
 
@@ -99,9 +106,11 @@ record! {
         /// With which credential the gateway comes to the backend; to every target of an MCP backend that has no such policy
         /// of its own.
         pub auth: Option<BackendAuth> = opt "backendAuth";
+        /// Who may see and use which tools, prompts and resources of this MCP backend. A route's rules are asked as well.
+        pub mcp_authorization: Option<McpAuthorization> = opt "mcpAuthorization";
     }
     later "transformations", "tcp", "backendTunnel", "a2a", "inferenceRouting", "sessionAffinity", "ai";
-    guard "extAuthz", "authorization", "mcpAuthorization", "mcpGuardrails";
+    guard "extAuthz", "authorization", "mcpGuardrails";
 }
 
 record! {

@@ -549,6 +549,7 @@ fn free_name(listener: &Listener) -> String {
 fn overlay(written: BackendPolicies, defaults: BackendPolicies) -> BackendPolicies {
     BackendPolicies {
         request_headers: written.request_headers.or(defaults.request_headers),
+        mcp_authorization: written.mcp_authorization.or(defaults.mcp_authorization),
         response_headers: written.response_headers.or(defaults.response_headers),
         redirect: written.redirect.or(defaults.redirect),
         tls: written.tls.or(defaults.tls),

@@ -87,6 +87,8 @@ variables! {
     McpToolName = "mcp.tool.name" in Mcp;
     /// The tool's target.
     McpToolTarget = "mcp.tool.target" in Mcp;
+    /// How suspicious the tool is, 0 to 100, where a lock has looked at it.
+    McpToolRisk = "mcp.tool.risk" in Mcp;
     /// The prompt's own name at its target.
     McpPromptName = "mcp.prompt.name" in Mcp;
     /// The prompt's target.

@@ -29,7 +29,7 @@ fn what_has_no_meaning_is_refused_with_its_place() {
         ("jwt.sub == 'a' &&& true", 17, "not an expression"),
         ("true && user.name == 'a'", 8, "unknown variable user.name"),
         ("mcp.tool.nam == 'a'", 0, "unknown variable mcp.tool.nam"),
-        ("mcp.tool == 'a'", 0, "mcp.tool has no value of its own, but mcp.tool.name, mcp.tool.target"),
+        ("mcp.tool == 'a'", 0, "mcp.tool has no value of its own, but mcp.tool.name, mcp.tool.target, mcp.tool.risk"),
         ("jwt.rawToken == 'a'", 0, "known, but not built"),
         ("true || response.code == 200", 8, "known, but not built"),
         ("jwt.sub.matches(jwt.pattern)", 16, "must be a literal"),
@@ -131,8 +131,13 @@ fn evaluation_ends() {
 fn an_expression_says_what_it_reads() {
     let text = "jwt.role == 'a' && (has(mcp.tool) || jwt['x y'].z in request.headers) && jwt.role != ''";
     let expression = Expression::compile(text, Scope::Mcp).unwrap();
-    let reads =
-        Variables::of(&[Variable::Jwt, Variable::McpToolName, Variable::McpToolTarget, Variable::RequestHeaders]);
+    let reads = Variables::of(&[
+        Variable::Jwt,
+        Variable::McpToolName,
+        Variable::McpToolTarget,
+        Variable::McpToolRisk,
+        Variable::RequestHeaders,
+    ]);
     assert_eq!(expression.reads(), reads);
     let sample = Sample(json!({"jwt": {"role": "a"}}));
     let readings: Vec<(&str, Option<Json>)> = expression

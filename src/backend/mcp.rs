@@ -8,8 +8,8 @@ use agentlane_link::tls::ClientTls;
 
 use super::http::Endpoint;
 use super::lock::TargetLock;
-use crate::protocol::mcp::names;
 use crate::protocol::mcp::revision::Revision;
+use crate::protocol::mcp::{lock, names};
 use crate::request::HeaderEdit;
 
 /// What becomes of the whole when one target fails.
@@ -224,6 +224,12 @@ impl Target {
         let fingerprint = digest(&format!("{protocol:?} {server}"));
         let prefix = names::prefix(&name);
         Target { prefix, name, kind, protocol, fingerprint, lists, session_loss, lock: None }
+    }
+
+    /// How suspicious a tool is, 0 to 100, by the target's own name for it; `None`: no lock has looked at it.
+    pub fn tool_risk(&self, name: &str) -> Option<u8> {
+        let lock = self.lock.as_ref()?;
+        lock.verdicts.load().get(lock::definition::Kind::Tool, name).map(|verdict| verdict.risk)
     }
 
     /// With a lock.

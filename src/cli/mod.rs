@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod connect;
 mod doctor;
+mod explain;
 mod lock;
 mod run;
 mod schema;
@@ -74,6 +75,12 @@ Exit codes: 0 without a finding that fails, 1 with one.")]
     /// Write, compare and approve what targets offer
     #[command(long_about = lock::ABOUT, after_help = lock::EXAMPLES)]
     Lock(lock::LockArgs),
+    /// Say which rule allows or refuses something, and why
+    #[command(long_about = EXPLAIN, after_help = "Examples:
+  agentlane explain -f agentlane.yaml --route tools --principal claims.json --tool github__delete_repo
+  agentlane explain -f agentlane.yaml --route tools --principal - --resource file:///etc/passwd --target files
+  agentlane explain -f agentlane.yaml --route site --path /admin --header 'x-team: red'")]
+    Explain(ExplainArgs),
     /// Print the JSON schema of the configuration
     #[command(after_help = "Example:
   agentlane schema > agentlane.schema.json")]
@@ -144,6 +151,54 @@ struct CheckArgs {
     lenient: bool,
 }
 
+const EXPLAIN: &str = "Say which rule allows or refuses something, and why
+
+Asks the rules of a route (authorization of its listener and itself, mcpAuthorization of itself and its backend) as a request
+would, and prints the decision, each rule with its line and column, and what the rule read. No gateway has to run.";
+
+#[derive(Args)]
+struct ExplainArgs {
+    /// The configuration, YAML or JSON
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: PathBuf,
+    /// The route's name
+    #[arg(long, value_name = "NAME")]
+    route: String,
+    /// Who asks: a file with the claims of a token, or with jwt, apiKey and basicAuth; - is standard input [default: nobody]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    principal: Option<String>,
+    /// A tool, by its name at its target, or with the prefix that clients see
+    #[arg(long, value_name = "NAME", group = "thing")]
+    tool: Option<String>,
+    /// A prompt, likewise
+    #[arg(long, value_name = "NAME", group = "thing")]
+    prompt: Option<String>,
+    /// A resource's URI, or a template's
+    #[arg(long, value_name = "URI", group = "thing")]
+    resource: Option<String>,
+    /// The target of the tool, prompt or resource
+    #[arg(long, value_name = "NAME", requires = "thing")]
+    target: Option<String>,
+    /// The request's method
+    #[arg(long, value_name = "METHOD", default_value = "POST")]
+    method: String,
+    /// The request's path and query
+    #[arg(long, value_name = "PATH", default_value = "/mcp")]
+    path: String,
+    /// A header of the request; may be given several times
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = connect::header)]
+    headers: Vec<(String, String)>,
+    /// The client's address [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    source: Option<std::net::IpAddr>,
+    /// Print a JSON document
+    #[arg(long)]
+    json: bool,
+    /// Take keys that are known but not built yet as warnings
+    #[arg(long)]
+    lenient: bool,
+}
+
 const DOCTOR: &str = "Say what of this host costs latency, connections or the start
 
 Reads /proc and /sys, tries to set up a ring, and judges: pass, warn, fail, or unseen where a container or a virtual machine
@@ -204,6 +259,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args),
         Command::Lock(args) => lock::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Schema => schema::print(),
         Command::DemoNotes => crate::demo::stdio::run(),
     }

@@ -2,6 +2,7 @@
 //! in the table is the order of execution. Policies do no I/O; they return a verdict.
 
 pub mod auth;
+pub mod authorization;
 pub mod concurrency_limit;
 pub mod cors;
 pub mod csrf;
@@ -9,6 +10,7 @@ pub mod direct_response;
 pub mod header_modifier;
 pub mod local_rate_limit;
 pub mod request_redirect;
+pub mod rules;
 pub mod url_rewrite;
 
 use std::fmt;
@@ -102,6 +104,7 @@ registry! {
     BasicAuth(auth::basic::BasicAuth),
     ApiKeys(auth::api_key::ApiKeys),
     McpAuthentication(auth::mcp::McpAuthentication),
+    Authorization(authorization::Authorization),
     LocalRateLimit(local_rate_limit::LocalRateLimit),
     ConcurrencyLimit(concurrency_limit::ConcurrencyLimit),
     RequestRedirect(request_redirect::RequestRedirect),
@@ -148,6 +151,14 @@ impl Chain {
     /// In the order of execution.
     pub fn iter(&self) -> impl Iterator<Item = &Policy> {
         self.policies.iter()
+    }
+
+    /// The rules over requests.
+    pub fn authorization(&self) -> Option<&authorization::Authorization> {
+        self.policies.iter().find_map(|policy| match policy {
+            Policy::Authorization(authorization) => Some(authorization),
+            _ => None,
+        })
     }
 
     /// The CORS policy, which also says which origins may use an MCP endpoint.

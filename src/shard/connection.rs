@@ -23,6 +23,7 @@ use crate::backend::Backend;
 use crate::fault::{Fault, Kind};
 use crate::limits::{ADMISSION_TIME, ADMISSION_WAITS_MAX, MESH_DEADLINE, MESH_REPLY_DEPTH};
 use crate::mesh::{ForwardedRequest, MovedConnection, ToShard};
+use crate::policy::rules::access::Access;
 use crate::policy::{Matched, Refusal, Verdict, auth};
 use crate::principal::Principal;
 use crate::protocol::mcp::error;
@@ -225,6 +226,7 @@ async fn request(
             }
         }
     }
+    let backend_rules = backend.and_then(|(_, chosen)| chosen.rules.as_ref());
     match backend.map(|(place, chosen)| (place, &chosen.backend)) {
         None => {
             record.fault = Some(Kind::NoBackend.label());
@@ -246,13 +248,14 @@ async fn request(
             }
         }
         Some((_, Backend::Mcp(backend))) => {
+            let access = Access::new(backend_rules, &view);
             let host_known =
                 listener.is_some_and(|listener| listener.host != crate::snapshot::matching::HostPattern::Any);
             if let Err(fault) = mcp::guard(&view, backend, route.chain.cors(), host_known) {
                 return refuse(connection, &changes.response, record, &fault).await;
             }
             // A state of its own: plain requests do not carry it.
-            Box::pin(mcp_request(shard, active, connection, client, head, backend.index, changes, record)).await
+            Box::pin(mcp_request(shard, active, connection, client, head, backend.index, access, changes, record)).await
         }
     }
 }
@@ -302,6 +305,7 @@ async fn mcp_request(
     client: &Client,
     head: &RequestHead,
     backend: usize,
+    access: Access,
     changes: Changes,
     record: &mut Record,
 ) -> After {
@@ -333,11 +337,11 @@ async fn mcp_request(
         owner = Owner::There(holder);
     }
     if let Owner::There(owner) = owner {
-        let forwarded = forward_to(shard, connection, client, head, body, owner, backend, changes, record);
+        let forwarded = forward_to(shard, connection, client, head, body, owner, backend, access, changes, record);
         return Box::pin(forwarded).await;
     }
     let mut responder = Responder::connection(connection, changes.response);
-    let admitted = Admitted { edits: &changes.request, principal: &changes.principal };
+    let admitted = Admitted { edits: &changes.request, principal: &changes.principal, access: &access };
     endpoint(shard, backend, owner, head, body, admitted, &mut responder, record).await;
     if responder.is_gone() { After::Close } else { After::Next }
 }
@@ -347,6 +351,7 @@ async fn mcp_request(
 struct Admitted<'a> {
     edits: &'a HeaderEdits,
     principal: &'a Principal,
+    access: &'a Access,
 }
 
 /// Whose request it is.
@@ -376,7 +381,7 @@ async fn endpoint(
     responder: &mut Responder<'_>,
     record: &mut Record,
 ) {
-    let Admitted { edits, principal } = admitted;
+    let Admitted { edits, principal, access } = admitted;
     let session = match owner {
         Owner::Here(session) => Some(session),
         Owner::Nobody | Owner::There(_) => None,
@@ -386,7 +391,8 @@ async fn endpoint(
         }
         Owner::Conversation(conversation) => {
             let passed_on = mcp::upstream::passed_on(&head.headers, edits).freeze();
-            let context = mcp::conversation::Context { shard, backend, principal: principal.clone(), passed_on };
+            let (principal, access) = (principal.clone(), access.clone());
+            let context = mcp::conversation::Context { shard, backend, principal, access, passed_on };
             Box::pin(mcp::old_front::message(&conversation, context, body, responder, record)).await;
             return record.answered(responder);
         }
@@ -396,7 +402,7 @@ async fn endpoint(
             let passed_on = mcp::upstream::passed_on(&head.headers, edits);
             let prefers_events = mcp::prefers_events(&head.headers);
             let (headers, passed_on) = (&head.headers, &passed_on[..]);
-            let incoming = Incoming { shard, backend, session, principal, headers, passed_on, prefers_events };
+            let incoming = Incoming { shard, backend, session, principal, access, headers, passed_on, prefers_events };
             mcp::post(&incoming, body, responder, record).await;
         }
         (_, None) => {
@@ -431,6 +437,7 @@ async fn forward_to(
     body: Bytes,
     owner: usize,
     backend: &super::BackendState,
+    access: Access,
     changes: Changes,
     record: &mut Record,
 ) -> After {
@@ -441,6 +448,7 @@ async fn forward_to(
         body,
         backend: backend.config.clone(),
         principal: changes.principal,
+        access,
         edits: changes.request,
         peer: client.peer,
         tls: client.tls.clone(),
@@ -474,7 +482,7 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
         return;
     }
     let active = shard.active();
-    let ForwardedRequest { head, body, backend, principal, edits, reply, peer, tls, .. } = forwarded;
+    let ForwardedRequest { head, body, backend, principal, access, edits, reply, peer, tls, .. } = forwarded;
     let mut record = Record::new();
     record.principal = principal.clone();
     record.route = forwarded.route.filter(|_| forwarded.version == active.snapshot.version);
@@ -493,7 +501,7 @@ pub async fn serve_forwarded(shard: &Rc<Shard>, forwarded: ForwardedRequest) {
     });
     match served {
         Ok((backend, owner)) => {
-            let admitted = Admitted { edits: &edits, principal: &principal };
+            let admitted = Admitted { edits: &edits, principal: &principal, access: &access };
             endpoint(shard, &backend, owner, &head, body, admitted, &mut responder, &mut record).await;
         }
         Err(fault) => mcp::refuse(&mut responder, &mut record, None, &fault).await,

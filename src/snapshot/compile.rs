@@ -19,7 +19,7 @@ use super::auth;
 use super::kept::Kept;
 use super::matching::{HostPattern, PathMatch, RouteMatch, ValueMatch};
 use super::tls::TlsFault;
-use super::{Bind, Listener, ProxyHeader, Route, RouteBackend, Rule, Snapshot, Timeouts};
+use super::{Bind, Listener, ProxyHeader, Route, RouteBackend, Rule, Snapshot, Timeouts, rules};
 use crate::backend::health::Health;
 use crate::backend::http::{Endpoint, HttpBackend, Judged};
 use crate::backend::mcp::{
@@ -183,7 +183,8 @@ impl Compiler<'_> {
                 let limit = self.kept.concurrency(&format!("{name} concurrencyLimit"), limit);
                 ConcurrencyLimit { limit, spares_get: matches!(backend, Backend::Mcp(_)) }
             });
-            Ok((RouteBackend { backend, redirect, concurrency }, reference.weight))
+            let rules = rules::mcp(policies, &reference.policies);
+            Ok((RouteBackend { backend, redirect, concurrency, rules }, reference.weight))
         });
         let backends: Vec<(RouteBackend, u32)> = backends.collect::<Result<_, CompileFault>>()?;
         let mut chain = chain(&listener.policies, policies);
@@ -476,6 +477,7 @@ fn chain(listener: &config::ListenerPolicies, route: &config::RoutePolicies) -> 
         let origins = policy.additional_origins.iter().map(|origin| origin.0.clone());
         policies.push(Policy::Csrf(Csrf { additional_origins: origins.collect() }));
     }
+    policies.extend(rules::authorization(listener, route));
     if let Some(policy) = &route.redirect {
         policies.push(Policy::RequestRedirect(redirect(policy)));
     }

@@ -2,9 +2,11 @@
 
 mod auth;
 pub mod compile;
+pub mod explain;
 pub mod kept;
 pub mod lock;
 pub mod matching;
+mod rules;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use crate::backend::{Backend, Weighted};
 use crate::policy::Chain;
 use crate::policy::concurrency_limit::ConcurrencyLimit;
 use crate::policy::request_redirect::RequestRedirect;
+use crate::policy::rules::access::McpRules;
 use matching::{HostPattern, RouteMatch};
 
 /// Everything that a request needs, for one version of the configuration.
@@ -111,6 +114,8 @@ pub struct RouteBackend {
     pub redirect: Option<RequestRedirect>,
     /// How many requests it takes at once.
     pub concurrency: Option<ConcurrencyLimit>,
+    /// Who may use what of an MCP backend.
+    pub rules: Option<Arc<McpRules>>,
 }
 
 /// `None`: no limit.

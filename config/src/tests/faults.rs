@@ -430,3 +430,40 @@ mcp:
         &["1:8: lock.mode: without `file` there is nothing that could differ"],
     );
 }
+
+#[test]
+fn rules_say_where_they_are_wrong() {
+    let rules = |policy: &str, rules: &str| {
+        format!("{{policies: {{{policy}: {{rules: [{rules}]}}}}, backends: [{{host: 'a:1'}}]}}")
+    };
+    let at = |policy: &str| format!("binds[0].listeners[0].routes[0].policies.{policy}.rules[0]");
+    for (rule, policy, expected) in [
+        ("jwt.sub is good", "authorization", "2:45: PATH: not an expression: unexpected is"),
+        ("user == 'a'", "authorization", "2:37: PATH: unknown variable user"),
+        ("mcp.tool.name == 'a'", "authorization", "2:37: PATH: unknown variable mcp.tool.name"),
+        (
+            "\"jwt.sub == 'a' && response.code == 1\"",
+            "authorization",
+            "2:37: PATH: response.code is known, but not built in this version (at character 19)",
+        ),
+        (
+            "{deny: 'true ||'}",
+            "mcpAuthorization",
+            "2:47: PATH.deny: not an expression: unexpected end (at character 8)",
+        ),
+        (
+            "{block: 'true'}",
+            "mcpAuthorization",
+            "2:41: PATH: expected an expression, or one of the keys allow, deny and require with one, got the key \"block\"",
+        ),
+        (
+            "{allow: 'true', deny: 'true'}",
+            "mcpAuthorization",
+            "2:40: PATH: expected an expression, or one of the keys allow, deny and require with one, got a mapping",
+        ),
+        ("true", "mcpAuthorization", "2:40: PATH: expected an expression, as a string, got true"),
+        ("\"jwt.sub.matches('(')\"", "mcpAuthorization", "2:40: PATH: not a pattern: unclosed group (at character 17)"),
+    ] {
+        bad_routes(&rules(policy, rule), &[&expected.replace("PATH", &at(policy))]);
+    }
+}

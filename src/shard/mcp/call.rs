@@ -14,8 +14,8 @@ use super::relay::{self, Call, Served};
 use super::routing::{self, Route};
 use super::upstream::{self, Answer, PostBody};
 use super::{
-    Incoming, cache, era, failure_response, leg, listen, lists, lock, loss, mcp_fault, modern_leg, refuse, subscribe,
-    tasks,
+    Incoming, access, cache, era, failure_response, leg, listen, lists, lock, loss, mcp_fault, modern_leg, refuse,
+    subscribe, tasks,
 };
 use crate::backend::lock::Gate;
 use crate::fault::{Fault, Kind, Origin};
@@ -52,7 +52,7 @@ pub async fn request(
             let _ = responder.json(200, error::result_response(&id, b"{}")).await;
             return;
         }
-        Method::List(kind) if !lists::pass(incoming.backend, session) => {
+        Method::List(kind) if !lists::pass(incoming.backend, session, incoming.access) => {
             Box::pin(list(incoming, session, kind, &body, envelope)).await
         }
         Method::Tasks if tasks::is_list(incoming.backend, &body, envelope) => {
@@ -63,7 +63,10 @@ pub async fn request(
         }
         Method::SetLevel => Box::pin(set_level(incoming, session, &body, envelope, identity)).await,
         Method::ResourcesUnsubscribe | Method::ResourcesSubscribe if subscribe::is_counted_here(incoming, session) => {
-            Box::pin(subscribe::shared(incoming, session, method, &body, envelope)).await
+            match access::check(incoming, method, &Route::default(), &body, envelope) {
+                Ok(()) => Box::pin(subscribe::shared(incoming, session, method, &body, envelope)).await,
+                Err(fault) => Err(fault),
+            }
         }
         _ => return forward(incoming, session, method, id, body, envelope, responder, record).await,
     };
@@ -90,7 +93,8 @@ async fn list(
 ) -> Result<Bytes, Fault> {
     let wrong = |_| Fault::new(Kind::InvalidParams, "params.cursor is not a string");
     let cursor = envelope.cursor.map(|range| json::string(body, range)).transpose().map_err(wrong)?;
-    let merged = lists::merged(incoming.shard, incoming.backend, session, kind, cursor.as_deref()).await?;
+    let viewing = access::viewing(incoming);
+    let merged = lists::merged(incoming.shard, incoming.backend, session, kind, cursor.as_deref(), viewing).await?;
     Ok(merged.result)
 }
 
@@ -153,6 +157,11 @@ async fn forward(
         Ok(route) => checked(incoming, session, method, &body, envelope, route).await,
         fault => fault,
     };
+    // After the lock's judge, of whose verdict rules may read.
+    let route = route.and_then(|route| {
+        access::check(incoming, method, &route, &body, envelope)?;
+        Ok(route)
+    });
     let leg = route.as_ref().ok().and_then(|route| session.leg_to(route.index));
     let outcome = match (route, leg) {
         (Ok(route), Some(leg)) => {

@@ -13,6 +13,7 @@ use super::sessionless::{self, Sessionless};
 use super::{Incoming, close, mcp_fault, method_of, open, scan_fault, upstream};
 use crate::fault::{Fault, Kind};
 use crate::limits::SESSION_IN_FLIGHT_MAX;
+use crate::policy::rules::access::Access;
 use crate::principal::Principal;
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::error;
@@ -67,6 +68,8 @@ pub struct Context<'a> {
     pub shard: &'a Rc<Shard>,
     pub backend: &'a Rc<BackendState>,
     pub principal: Principal,
+    /// What it may use.
+    pub access: Access,
     /// The client's headers that targets get as well.
     pub passed_on: Bytes,
 }
@@ -186,22 +189,23 @@ impl Conversation {
     fn spawn(self: &Rc<Self>, context: Context<'_>, body: Bytes) {
         let this = self.clone();
         let (shard, backend) = (context.shard.clone(), context.backend.clone());
-        let Context { principal, passed_on, .. } = context;
+        let Context { principal, access, passed_on, .. } = context;
         this.running.set(this.running.get() + 1);
         runtime::spawn(async move {
-            this.serve(&Context { shard: &shard, backend: &backend, principal, passed_on }, body).await;
+            this.serve(&Context { shard: &shard, backend: &backend, principal, access, passed_on }, body).await;
             this.running.set(this.running.get() - 1);
             this.settled.notify_all();
         });
     }
 
     async fn serve(&self, context: &Context<'_>, body: Bytes) {
-        let Context { shard, backend, principal, passed_on } = context;
+        let Context { shard, backend, principal, access, passed_on } = context;
         // Those of a message's POST mean nothing more.
         let headers = agentlane_wire::h1::Headers::default();
         let session = self.session();
         let headers = &headers;
-        let incoming = Incoming { shard, backend, session, principal, headers, passed_on, prefers_events: false };
+        let incoming =
+            Incoming { shard, backend, session, principal, access, headers, passed_on, prefers_events: false };
         let mut record = Record::new();
         record.principal = principal.clone();
         let mut responder = Responder::outbox(self.outbox.clone(), Event::new());
@@ -229,14 +233,21 @@ impl Conversation {
         let cancelled = sessionless.begin(&id);
         let this = self.clone();
         let (shard, backend) = (context.shard.clone(), context.backend.clone());
-        let principal = context.principal;
+        let Context { principal, access, .. } = context;
         this.running.set(this.running.get() + 1);
         runtime::spawn(async move {
             let (shard, backend) = (&shard, &backend);
             let passed_on = upstream::passed_on(&head.headers, &HeaderEdits::default());
-            let (principal, headers, passed_on) = (&principal, &head.headers, &passed_on[..]);
-            let incoming =
-                Incoming { shard, backend, session: None, principal, headers, passed_on, prefers_events: false };
+            let incoming = Incoming {
+                shard,
+                backend,
+                session: None,
+                principal: &principal,
+                access: &access,
+                headers: &head.headers,
+                passed_on: &passed_on,
+                prefers_events: false,
+            };
             let mut record = Record::new();
             record.principal = principal.clone();
             let mut responder = Responder::outbox(this.outbox.clone(), cancelled);

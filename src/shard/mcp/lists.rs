@@ -8,10 +8,13 @@ use agentlane_runtime as runtime;
 use agentlane_wire::json::{self, ListMerger};
 use bytes::{Bytes, BytesMut};
 
+use super::access::Viewing;
 use super::cache::{self, Gathering, Page, Part};
 use super::mcp_fault;
 use crate::backend::mcp::FailureMode;
 use crate::fault::{Fault, Kind};
+use crate::policy::rules::access::Access;
+use crate::principal::Principal;
 use crate::protocol::mcp::apps;
 use crate::protocol::mcp::cache::{Audience, Hints};
 use crate::protocol::mcp::catalogue::{Shelf, TargetIndex};
@@ -23,13 +26,14 @@ use crate::shard::{BackendState, Shard};
 
 const CURSOR: &[u8] = b"agentlane list cursor v1";
 
-/// Whether the lists of the only target pass as they are. Not where they are kept, or looked at: then pages and cursors are
-/// ours.
-pub fn pass(backend: &BackendState, session: &Session) -> bool {
+/// Whether the lists of the only target pass as they are. Not where they are kept, or looked at, or rules hide some of
+/// it: then pages and cursors are ours.
+pub fn pass(backend: &BackendState, session: &Session, access: &Access) -> bool {
     let is_modern = |leg: Rc<crate::session::Leg>| leg.open().is_some_and(|open| open.modern.is_some());
     backend.config.is_identity()
         && !backend.config.keeps_lists()
         && !backend.config.is_locked()
+        && access.is_open()
         && !session.leg_to(0).is_some_and(is_modern)
 }
 
@@ -48,21 +52,24 @@ pub async fn merged(
     session: &Rc<Session>,
     kind: ListKind,
     cursor: Option<&str>,
+    viewing: Viewing<'_>,
 ) -> Result<Merged, Fault> {
     let gathering = gathering(shard, backend, session, kind);
     if cursor.is_none()
+        && viewing.access.is_open()
         && let Some(kept) = gathering.page()
         && !backend.config.has_blocked()
     {
         session.shown.show(kind, Some(kept.value.digest));
         return Ok(Merged { result: kept.value.result, hints: Hints::of(kept.audience, kept.fresh_for) });
     }
-    let (merged, kept) = Box::pin(gather(&gathering, cursor)).await?;
-    session.shown.show(kind, kept);
+    let (merged, kept) = Box::pin(gather(&gathering, cursor, viewing)).await?;
+    // What rules leave of a list depends on the request that asks for it: there is nothing to compare later.
+    session.shown.show(kind, kept.filter(|_| viewing.access.is_open()));
     Ok(merged)
 }
 
-/// Says what the session's client would be shown now; `None`: it is not kept, or nobody knows.
+/// Says what the session's client would be shown now, where no rules are asked; `None`: it is not kept, or nobody knows.
 pub async fn kept_digest(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
@@ -70,11 +77,17 @@ pub async fn kept_digest(
     kind: ListKind,
 ) -> Option<u64> {
     let gathering = gathering(shard, backend, session, kind);
-    Box::pin(gather(&gathering, None)).await.ok()?.1
+    let (access, principal) = (Access::default(), Principal::default());
+    let viewing = Viewing { access: &access, principal: &principal, session: None };
+    Box::pin(gather(&gathering, None, viewing)).await.ok()?.1
 }
 
 /// The page, and a digest of the whole list's content where that is kept.
-async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<(Merged, Option<u64>), Fault> {
+async fn gather(
+    gathering: &Gathering<'_>,
+    cursor: Option<&str>,
+    viewing: Viewing<'_>,
+) -> Result<(Merged, Option<u64>), Fault> {
     let Gathering { shard, backend, session, kind, .. } = *gathering;
     let (changes, asked) = (gathering.changes(), Instant::now());
     let parts = gathering.parts().await;
@@ -94,8 +107,9 @@ async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<(Merg
     if parts.iter().all(|part| matches!(part, Part::Absent)) {
         return Err(Fault::new(Kind::MethodNotFound, "method not found"));
     }
-    let items = named(backend, kind, &parts);
+    let mut items = named(backend, kind, &parts);
     remember(backend, kind, &parts, &items);
+    viewing.filter(kind, &backend.config.targets, &mut items);
     let digest = federate::digest(&items);
     let from = match cursor {
         None => 0,
@@ -118,10 +132,10 @@ async fn gather(gathering: &Gathering<'_>, cursor: Option<&str>) -> Result<(Merg
     let result = merger.finish(next.as_deref(), &meta);
     let (audience, fresh_for) = keeping(&parts);
     let kept = (!fresh_for.is_zero()).then(|| federate::content_digest(&items));
-    if let (None, Some(digest)) = (cursor, kept) {
+    if let (None, Some(digest), true) = (cursor, kept, viewing.access.is_open()) {
         gathering.keep_page(Page { result: result.clone(), digest }, audience, fresh_for, changes);
     }
-    Ok((Merged { result, hints: hints(&parts) }, kept))
+    Ok((Merged { result, hints: hints(&parts, viewing.access) }, kept))
 }
 
 /// A tool of a federation that is shown by a resource, led to its own target's. As it is where that is listed as it is.
@@ -169,15 +183,14 @@ fn keeping(parts: &[Part]) -> (Audience, Duration) {
         .unwrap_or((Audience::Own, Duration::ZERO))
 }
 
-fn hints(parts: &[Part]) -> Hints {
+fn hints(parts: &[Part], access: &Access) -> Hints {
     let degraded = parts.iter().any(|part| matches!(part, Part::Missing(_) | Part::Listed { stale: Some(_), .. }));
     let each = parts.iter().map(|part| match part {
         Part::Listed { audience, fresh_for, .. } => Hints::of(*audience, Some(*fresh_for)),
         Part::Missing(_) => Hints::NONE,
         Part::Absent => Hints { ttl: Duration::MAX, public: false },
     });
-    // No rule of ours reads the caller.
-    Hints::merged(each, false, degraded)
+    Hints::merged(each, access.tells_callers_apart(), degraded)
 }
 
 fn named<'a>(backend: &'a BackendState, kind: ListKind, parts: &'a [Part]) -> Vec<Item<'a>> {

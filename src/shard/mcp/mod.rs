@@ -1,6 +1,7 @@
 //! The MCP endpoint (streamable HTTP, 2025-03-26 to 2025-11-25): what is checked before a body is read, whose session a
 //! request belongs to, and what becomes of each kind of message.
 
+mod access;
 pub mod cache;
 pub mod call;
 pub mod callers;
@@ -46,6 +47,7 @@ use crate::backend::mcp::McpBackend;
 use crate::fault::{Fault, Kind, Origin};
 use crate::limits::{BATCH_MAX, FAREWELL_DEADLINE};
 use crate::policy::cors::Cors;
+use crate::policy::rules::access::Access;
 use crate::principal::Principal;
 use crate::protocol::mcp::error;
 use crate::protocol::mcp::method::Method;
@@ -211,6 +213,8 @@ pub struct Incoming<'a> {
     pub session: Option<Rc<Session>>,
     /// Who it is from.
     pub principal: &'a Principal,
+    /// What it may use.
+    pub access: &'a Access,
     /// All of the request's.
     pub headers: &'a Headers,
     /// The client's headers that targets get as well.

@@ -16,6 +16,7 @@ use super::modern::park;
 use crate::fault::{Fault, Kind};
 use crate::limits::CONNECT_END_GRACE;
 use crate::mesh::LocalClient;
+use crate::policy::rules::access::Access;
 use crate::principal::Principal;
 use crate::shard::Shard;
 
@@ -50,8 +51,13 @@ async fn read(shard: &Rc<Shard>, client: &LocalClient, conversation: &Rc<Convers
             Either::Left(Some(Ok(message))) => {
                 // A reload may have replaced it.
                 let Some(backend) = shard.mcp_backend(&client.backend) else { return false };
-                let context =
-                    Context { shard, backend: &backend, principal: Principal::default(), passed_on: Bytes::new() };
+                let context = Context {
+                    shard,
+                    backend: &backend,
+                    principal: Principal::default(),
+                    access: Access::default(),
+                    passed_on: Bytes::new(),
+                };
                 conversation.take(context, message).await
             }
             Either::Left(Some(Err(_))) => Err(Fault::new(Kind::TooLarge, "message is too long").into()),

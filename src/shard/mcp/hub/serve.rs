@@ -14,6 +14,7 @@ use super::feed::{Feed, Sink};
 use super::{Circle, Hub};
 use crate::fault::{Fault, Kind};
 use crate::limits::KEEP_ALIVE_EVERY;
+use crate::policy::rules::access::{Item, ItemKind};
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::method::ListKind;
 use crate::protocol::mcp::modern::listen::filter::FilterFault;
@@ -21,6 +22,7 @@ use crate::protocol::mcp::modern::listen::{
     Change, Filter, ListenerId, Lists, Next, Outbox, Standing, Uri, Waits, messages,
 };
 use crate::session::LegId;
+use crate::shard::mcp::access::Viewing;
 use crate::shard::mcp::{inbound, lists, routing};
 use crate::shard::responder::{Gone, Responder};
 use crate::shard::{BackendState, Shard};
@@ -30,6 +32,8 @@ pub struct Listen<'a> {
     pub shard: &'a Rc<Shard>,
     pub backend: &'a Rc<BackendState>,
     pub caller: Caller,
+    /// What it may use.
+    pub viewing: Viewing<'a>,
     /// JSON text, as the client wrote it.
     pub id: &'a Bytes,
     pub body: &'a Bytes,
@@ -154,6 +158,11 @@ async fn places(request: &Listen<'_>, circle: &Circle, uris: &BTreeSet<Uri>) -> 
         let Some((index, own)) = find(uri).or_else(|| only.map(|index| (index, None))) else { continue };
         let Some(leg) = session.leg_to(index) else { continue };
         let own = own.map_or_else(|| uri.clone(), Uri::from);
+        // What may not be read is not acknowledged, like what is not there.
+        let item = Item { kind: ItemKind::Resource, name: &own, target: &leg.target.name, risk: None };
+        if request.viewing.asking().decide("resources/subscribe", item).is_err() {
+            continue;
+        }
         places.entry(leg.id).or_default().insert(own, uri.clone());
     }
     places

@@ -17,6 +17,7 @@ use super::{Request, discover, parameters, park};
 use crate::backend::mcp::Target;
 use crate::fault::{Fault, Kind};
 use crate::limits::{COLLECT_TIME, FAREWELL_DEADLINE, KEEP_ALIVE_EVERY, RELAY_QUEUE};
+use crate::policy::rules::access::Access;
 use crate::principal::Principal;
 use crate::protocol::mcp::caller::Caller;
 use crate::protocol::mcp::content::Edits;
@@ -29,7 +30,7 @@ use crate::protocol::mcp::streams::{Claim, Next, STANDALONE};
 use crate::session::LegId;
 use crate::shard::mcp::call::exchange;
 use crate::shard::mcp::routing::Route;
-use crate::shard::mcp::{Incoming, SCAN_LIMITS, cache, call as calls, leg, lists, mcp_fault, upstream};
+use crate::shard::mcp::{Incoming, SCAN_LIMITS, access, cache, call as calls, leg, lists, mcp_fault, upstream};
 use crate::shard::responder::Responder;
 use crate::shard::{BackendState, Shard};
 
@@ -120,6 +121,12 @@ fn spec(request: &Request<'_>, lease: &Lease, route: Route) -> Result<Spec, Faul
 }
 
 impl Spec {
+    /// Whether the client may still make the call.
+    pub fn check_access(&self, request: &Request<'_>) -> Result<(), Fault> {
+        let target = self.target().ok_or_else(|| mcp_fault::internal("no such target"))?;
+        access::check_sent(request.incoming, self.method, target, &self.body, &self.envelope)
+    }
+
     fn target(&self) -> Option<&Target> {
         self.backend.config.targets.get(self.index).map(|target| &**target)
     }
@@ -261,11 +268,14 @@ async fn run(
         return Ok(());
     }
     let headers = Default::default();
+    // The rules were asked before.
+    let access = Access::default();
     let incoming = Incoming {
         shard,
         backend: &spec.backend,
         session: Some(session.clone()),
         principal: &spec.principal,
+        access: &access,
         headers: &headers,
         passed_on: &spec.passed_on,
         prefers_events: false,

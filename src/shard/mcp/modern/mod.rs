@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::cache::reads::{Reading, Turn};
 use super::routing::{self, Route};
-use super::{Incoming, cache, era, hub, lists, lock, method_of, tasks};
+use super::{Incoming, access, cache, era, hub, lists, lock, method_of, tasks};
 use crate::backend::lock::Gate;
 use crate::fault::{Fault, Kind, Origin};
 use crate::protocol::mcp::caller::Caller;
@@ -151,14 +151,15 @@ impl Request<'_> {
             return self.call(responder, record).await;
         }
         let Request { caller, id, body, envelope, .. } = self;
-        let listen = hub::Listen { shard, backend, caller: *caller, id, body, envelope };
+        let viewing = access::viewing(self.incoming);
+        let listen = hub::Listen { shard, backend, caller: *caller, viewing, id, body, envelope };
         Ok(hub::serve_listen(listen, responder).await?)
     }
 
-    /// Whether lists are made here: of several targets, or of one whose lists are kept.
+    /// Whether lists are made here: of several targets, of one whose lists are kept, or where rules hide some of it.
     fn is_ours(&self) -> bool {
         let config = &self.incoming.backend.config;
-        !config.is_identity() || config.keeps_lists() || config.is_locked()
+        !config.is_identity() || config.keeps_lists() || config.is_locked() || !self.incoming.access.is_open()
     }
 
     /// The list of all targets.
@@ -167,7 +168,8 @@ impl Request<'_> {
         let cursor = self.envelope.cursor.map(|range| json::string(&self.body, range)).transpose().map_err(wrong)?;
         let lease = lease::take(self, None).await?;
         let backend = self.incoming.backend;
-        let merged = lists::merged(self.shard(), backend, &lease.session, kind, cursor.as_deref()).await?;
+        let viewing = access::viewing(self.incoming);
+        let merged = lists::merged(self.shard(), backend, &lease.session, kind, cursor.as_deref(), viewing).await?;
         let hints = Hints { ttl_ms: merged.hints.ttl_ms(), public: merged.hints.public };
         let result = match kind {
             ListKind::Tools => without_tasks(merged.result),
@@ -194,6 +196,7 @@ impl Request<'_> {
             Gate::Refused(fault) => return Err(fault.into()),
             Gate::Unjudged => Some(Box::pin(self.judged(lease, &route)).await?),
         };
+        access::check(self.incoming, self.method, &route, &self.body, &self.envelope)?;
         if wrapped.as_ref().is_some_and(|(name, _)| *name != target.name) {
             return Err(stale().into());
         }

@@ -121,6 +121,11 @@ pub async fn resume(
     let shard = request.shard();
     let mut waiting = claim(request, parked)?;
     record.target = waiting.call.spec().backend.config.targets.get(waiting.call.spec().index).cloned();
+    // Who it is may do less by now, and so may everybody.
+    if let Err(fault) = waiting.call.spec().check_access(request) {
+        give_up(shard, waiting);
+        return Err(fault.into());
+    }
     if waiting.answer(request).is_err() {
         shard.parked.borrow_mut().insert(shard, parked.place, waiting);
         return Err(Fault::new(Kind::InvalidParams, "an input response is not an object").into());

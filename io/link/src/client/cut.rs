@@ -1,6 +1,8 @@
 //! A way to end an exchange from outside, while another task waits in it.
 
+use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
 use crate::h2::StreamEnd;
 
@@ -11,7 +13,7 @@ pub struct Cut(pub(super) How);
 #[derive(Clone)]
 pub(super) enum How {
     /// The socket is this exchange's alone.
-    Socket(RawFd),
+    Socket(RawFd, Rc<Cell<bool>>),
     /// A stream of a connection that others use.
     Stream(StreamEnd),
 }
@@ -21,8 +23,12 @@ impl Cut {
     #[allow(unsafe_code, reason = "shutdown(2) by number: whoever owns the socket waits in an operation on it")]
     pub fn end(self) {
         match self.0 {
-            // SAFETY: shutdown(2) has no memory effects, and the descriptor is open: the connection lives.
-            How::Socket(socket) => _ = unsafe { libc::shutdown(socket, libc::SHUT_RDWR) },
+            How::Socket(socket, ended) => {
+                // What came before may still be read as a whole answer: the connection must not be kept for all that.
+                ended.set(true);
+                // SAFETY: shutdown(2) has no memory effects, and the descriptor is open: the connection lives.
+                unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+            }
             How::Stream(stream) => stream.end(),
         }
     }

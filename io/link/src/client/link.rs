@@ -1,5 +1,6 @@
 //! Both directions of one upstream socket, with what outlives a single exchange. Knows no pool.
 
+use std::cell::Cell;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::transport::{Receiver, Sender, Transport};
 pub(super) struct Link {
     pub(super) writer: RequestWriter,
     pub(super) reader: ResponseReader,
+    /// An exchange on the socket was ended from outside: it is good for nothing more, whatever had been read by then.
+    pub(super) ended: Rc<Cell<bool>>,
 }
 
 impl Link {
@@ -24,7 +27,7 @@ impl Link {
         let deadlines = Deadlines::new(Shutdown::Both);
         let writer = RequestWriter::new(Sink::new(write, deadlines.clone(), limits.write_time));
         let source = Source::new(read, deadlines, BytesMut::new());
-        Link { writer, reader: ResponseReader::new(source, limits, false) }
+        Link { writer, reader: ResponseReader::new(source, limits, false), ended: Rc::default() }
     }
 
     /// One exchange on a connection of HTTP/2. `reused`: the connection has served before.
@@ -36,7 +39,7 @@ impl Link {
         let deadlines = Deadlines::separate();
         let writer = RequestWriter::new(Sink::new(Sender::Stream(write), deadlines.clone(), limits.write_time));
         let source = Source::new(Receiver::Stream(read), deadlines, BytesMut::new());
-        Link { writer, reader: ResponseReader::new(source, limits, reused) }
+        Link { writer, reader: ResponseReader::new(source, limits, reused), ended: Rc::default() }
     }
 
     /// Readies the link for another exchange.
@@ -52,7 +55,7 @@ impl Link {
     }
 
     pub(super) fn is_reusable(&self) -> bool {
-        self.writer.is_done() && self.reader.is_reusable()
+        self.writer.is_done() && self.reader.is_reusable() && !self.ended.get()
     }
 
     pub(super) fn idle_hint(&self) -> Option<Duration> {

@@ -156,10 +156,11 @@ impl ClientConnection {
 
     /// For a task that may have to end a wait of this exchange.
     pub fn cut(&self) -> Option<Cut> {
-        let receiver = self.link.as_ref()?.socket();
+        let link = self.link.as_ref()?;
+        let receiver = link.socket();
         Some(Cut(match receiver.stream() {
             Some(stream) => How::Stream(stream.ender()),
-            None => How::Socket(receiver.as_raw_fd()),
+            None => How::Socket(receiver.as_raw_fd(), link.ended.clone()),
         }))
     }
 

@@ -176,6 +176,29 @@ fn an_unread_response_is_not_pooled() {
     });
 }
 
+/// All of the answer is there when somebody ends the exchange: it is read, and the connection is not kept.
+#[test]
+fn a_connection_that_was_cut_is_not_pooled() {
+    each_driver(|driver| {
+        let (addr, thread) = upstream(1, |mut peer, _| {
+            peer.head();
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+            peer.rest();
+        });
+        shard(driver, || async move {
+            let pool = pool();
+            let mut connection = pool.connection(addr).await.unwrap();
+            connection.send(Method::Get, head("GET", Framing::None), Parts::new()).await.unwrap();
+            connection.response_head().await.unwrap();
+            connection.cut().unwrap().end();
+            assert_eq!(connection.body_all(16).await.unwrap(), "hi");
+            drop(connection);
+            assert_eq!(pool.open(), 0);
+        });
+        thread.join().unwrap();
+    });
+}
+
 #[test]
 fn a_stale_connection_says_that_nothing_was_answered() {
     each_driver(|driver| {

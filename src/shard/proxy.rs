@@ -100,7 +100,8 @@ pub async fn open_websocket(
     let trial = shard.judgements.trial(&shard.metrics, &choice.backend.endpoint, choice.address);
     let due = route.timeouts.backend.into_iter().chain(route.timeouts.request).min().map(|limit| now + limit);
     let mut head = BytesMut::with_capacity(512);
-    let outcome = match write_request(&mut head, Framing::None, view, choice.backend, &going.changes(), true) {
+    let written = write_request(&mut head, Framing::None, view, choice.backend, &going.changes(), true);
+    let outcome = match written {
         Ok(_) => {
             let endpoint = shard.pool.endpoint(choice.address, choice.backend.endpoint.tls.as_ref(), Spoken::Http1);
             let response = |answer: &ResponseHead, head: &mut HeadWriter<'_>| {

@@ -67,6 +67,8 @@ fn each_limit_has_its_answer() {
     assert_eq!(status(request("GET", "/", &[("x-long", &long)], b"")), 431);
     assert_eq!(status(request("GET", "/", &many, b"")), 431);
     assert_eq!(status(request("POST", "/", &[], &[b'x'; 1001])), 413);
+    // One that says so is not waited for.
+    assert_eq!(status(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1001\r\n\r\nsome".to_vec()), 413);
     assert_eq!(upstream.requests().len(), 0, "none of them went on");
     let chunk = format!(
         "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n",

@@ -201,6 +201,8 @@ impl Connection {
 
     /// Both directions at once. `100 Continue` is sent first when the client waits for it.
     pub async fn duplex(&mut self) -> Result<(&mut RequestReader, &mut ResponseWriter), ConnError> {
+        // A body that says itself that it is too large is refused before any of it goes on.
+        self.reader.check_length(self.reader.limits.body_bytes)?;
         self.ask_for_body().await?;
         self.writer.close |= self.seat.is_draining();
         Ok((&mut self.reader, &mut self.writer))

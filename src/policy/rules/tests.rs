@@ -42,7 +42,8 @@ fn effects_decide_in_their_order() {
     use ItemKind::{Prompt, Tool};
     let admin = || Some(json!({"role": "admin"}));
     let guest = || Some(json!({"role": "guest"}));
-    let cases: Vec<(&[(Effect, &str)], Option<Json>, ItemKind, bool)> = vec![
+    type Case<'a> = (&'a [(Effect, &'a str)], Option<Json>, ItemKind, bool);
+    let cases: Vec<Case<'_>> = vec![
         (&[], None, Tool, true),
         (&[(Allow, "mcp.tool.name == 'x'")], None, Tool, true),
         (&[(Allow, "mcp.tool.name == 'y'")], None, Tool, false),

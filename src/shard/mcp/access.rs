@@ -1,8 +1,6 @@
 //! Asks the rules about what a message names, in the target's own names. What may not be used answers like what is not
 //! there; only the audit log knows better.
 
-use std::borrow::Cow;
-
 use agentlane_wire::json::{self, Envelope, Range32};
 
 use super::Incoming;
@@ -157,7 +155,7 @@ impl Names<'_> {
         asking.decide(method.label(), item).map_err(|Denied(rule)| unknown.by(rule))
     }
 
-    fn own<'n>(&'n self, kind: ItemKind, text: &'n Cow<'_, str>) -> &'n str {
+    fn own<'n>(&'n self, kind: ItemKind, text: &'n str) -> &'n str {
         match (kind, self.route) {
             (ItemKind::Resource, Some(Route { outward_uri: Some((own, outward)), .. })) if outward == text => own,
             (ItemKind::Resource, _) => text,

@@ -64,12 +64,11 @@ pub async fn merged(
         return Ok(Merged { result: kept.value.result, hints: Hints::of(kept.audience, kept.fresh_for) });
     }
     let (merged, kept) = Box::pin(gather(&gathering, cursor, viewing)).await?;
-    // What rules leave of a list depends on the request that asks for it: there is nothing to compare later.
-    session.shown.show(kind, kept.filter(|_| viewing.access.is_open()));
+    session.shown.show(kind, kept);
     Ok(merged)
 }
 
-/// Says what the session's client would be shown now, where no rules are asked; `None`: it is not kept, or nobody knows.
+/// Says what the session's client would be shown now, but for rules; `None`: it is not kept, or nobody knows.
 pub async fn kept_digest(
     shard: &Rc<Shard>,
     backend: &Rc<BackendState>,
@@ -109,6 +108,9 @@ async fn gather(
     }
     let mut items = named(backend, kind, &parts);
     remember(backend, kind, &parts, &items);
+    let (audience, fresh_for) = keeping(&parts);
+    // Of all that there is: what is hidden from one client is not told apart from what is shown.
+    let kept = (!fresh_for.is_zero()).then(|| federate::content_digest(&items));
     viewing.filter(kind, &backend.config.targets, &mut items);
     let digest = federate::digest(&items);
     let from = match cursor {
@@ -130,8 +132,6 @@ async fn gather(
     let status = status(backend, &parts);
     let meta: Vec<(&str, &[u8])> = status.iter().map(|meta| ("_meta", &meta[..])).collect();
     let result = merger.finish(next.as_deref(), &meta);
-    let (audience, fresh_for) = keeping(&parts);
-    let kept = (!fresh_for.is_zero()).then(|| federate::content_digest(&items));
     if let (None, Some(digest), true) = (cursor, kept, viewing.access.is_open()) {
         gathering.keep_page(Page { result: result.clone(), digest }, audience, fresh_for, changes);
     }

@@ -107,3 +107,21 @@ fn a_reload_keeps_the_keys() {
     let answer = get_with(address, &token(&key, "k"));
     assert_eq!((answer.status, answer.get("x-reloaded")), (200, Some("yes")));
 }
+
+#[test]
+fn a_redirect_to_other_keys_is_not_followed() {
+    let key = Key::ed();
+    let elsewhere = KeyServer::new(vec![key.jwk("k")]);
+    let location = format!("http://{}/keys", elsewhere.server.address);
+    for status in [302, 308] {
+        let to = location.clone();
+        let server = Upstream::answering(move |_| Some(reply(status, &[("location", &to)], "")));
+        let mut policy = elsewhere.policy();
+        policy["jwtAuth"]["jwks"]["url"] = json!(format!("http://{}/keys", server.address));
+        let upstream = yes();
+        let (_gateway, address) = guarded(upstream.address, policy);
+        assert_eq!(get_with(address, &token(&key, "k")).status, 503, "{status}");
+        assert!(!server.requests().is_empty(), "{status}: the configured place is asked");
+    }
+    assert_eq!(elsewhere.server.requests().len(), 0, "where it points nobody is asked");
+}

@@ -168,6 +168,8 @@ pub const LISTENS_PER_CALLER_MAX: usize = 1_024;
 pub const SOURCE_URIS_MAX: usize = 4_096;
 /// Updated resources that one reader has yet to be told of; what comes above it is dropped and counted.
 pub const UPDATES_PENDING_MAX: usize = 1_024;
+/// Buckets that one rate limit with a `key` has; those that are full leave first, then those that were asked longest ago.
+pub const RATE_KEYS_MAX: usize = 65_536;
 /// Lists that wait to be judged by the tool lock; one more is not shown.
 pub const JUDGE_QUEUE: usize = 256;
 /// One item of a list that the tool lock looks at, in bytes; a longer one counts as unreadable.

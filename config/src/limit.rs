@@ -1,13 +1,16 @@
 //! Limits of what clients may ask for and of what is asked of backends: how often, how much at once, how again. Must not
 //! know where they are enforced.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use agentlane_expression::{Expression, Scope};
 use serde_json::{Value as Json, json};
 
 use crate::context::{Context, Table};
 use crate::fault::FaultKind;
 use crate::form::{Form, record, words};
+use crate::rules;
 use crate::scalar::Int;
 use crate::schema::Definitions;
 use crate::tree::{Node, Value};
@@ -28,6 +31,9 @@ record! {
         pub fill_interval: Duration = must "fillInterval";
         /// What is counted. Default: requests.
         pub unit: RateUnit = or(RateUnit::Requests) "type";
+        /// An expression over the request and who sent it: each of its values has a bucket of its own. Requests for which
+        /// it has no value share one bucket of the same size. Default: one bucket for all. This key is agentlane's own.
+        pub key: Option<RateKey> = opt "key";
     }
     check fills_often_enough;
 }
@@ -39,6 +45,28 @@ words! {
         Requests = "requests",
     }
     later "tokens";
+}
+
+/// What tells the buckets of a limit apart.
+#[derive(Debug, Clone)]
+pub struct RateKey(pub Arc<Expression>);
+
+impl PartialEq for RateKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text() == other.0.text()
+    }
+}
+
+impl Form for RateKey {
+    type Out = RateKey;
+
+    fn decode(node: &Node, cx: &mut Context<'_>) -> Option<RateKey> {
+        rules::expression(node, cx, Scope::Http).map(RateKey)
+    }
+
+    fn schema(_: &mut Definitions) -> Json {
+        json!({"type": "string", "minLength": 1})
+    }
 }
 
 fn fills_often_enough(limit: &RateLimit, table: &Table<'_>, cx: &mut Context<'_>) -> bool {

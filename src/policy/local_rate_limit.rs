@@ -2,6 +2,7 @@
 //! that what the shards share is touched once for a block and not once for a request.
 
 mod bucket;
+mod keyed;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,9 +11,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use bucket::{Bucket, Rate};
+use keyed::Key;
+pub use keyed::Keyed;
 
+use super::rules::facts::Facts;
 use super::{Matched, Refusal, Verdict};
 use crate::fault::{Fault, Kind};
+use crate::principal::Principal;
 use crate::request::{Changes, RequestView};
 
 /// Of a full bucket, the part that may lie in the shards' shares in all: how inexact the limit is at most.
@@ -31,6 +36,8 @@ pub struct Limiter {
     /// Tokens that a shard takes at once.
     block: u64,
     shares: Box<[Share]>,
+    /// Where each of several has a bucket of its own; the one above is for the rest.
+    keyed: Option<Keyed>,
     /// What the audit log calls it.
     name: Arc<str>,
 }
@@ -46,10 +53,40 @@ impl Limiter {
         let shards = shards.max(1);
         let block = (rate.burst / (SHARES_PART * shards as u64)).clamp(1, BLOCK_MAX);
         let shares = (0..shards).map(|_| Share::default()).collect();
-        Limiter { bucket: Bucket::new(rate, at), block, shares, name }
+        Limiter { bucket: Bucket::new(rate, at), block, shares, keyed: None, name }
     }
 
-    /// Takes one token for a request on this shard; else how long it takes until there is one.
+    /// The same with a bucket for each value of a key.
+    pub fn keyed(self, keyed: Option<Keyed>) -> Self {
+        Limiter { keyed, ..self }
+    }
+
+    /// Takes one token for a request; else how long it takes until there is one.
+    fn admit(&self, request: &RequestView<'_>, principal: &Principal, at: Instant) -> Result<(), Duration> {
+        match self.place(request, principal) {
+            Some((keyed, key)) => keyed.take(key, self.bucket.rate(), at),
+            None => self.take(request.shard, at),
+        }
+    }
+
+    /// Gives a token back that its request did not need.
+    fn give_back(&self, request: &RequestView<'_>, principal: &Principal) {
+        match self.place(request, principal) {
+            Some((keyed, key)) => keyed.give_back(&key),
+            None => {
+                let share = &self.shares[request.shard % self.shares.len()].0;
+                share.store(share.load(Relaxed) + 1, Relaxed);
+            }
+        }
+    }
+
+    /// The bucket of a request, where it has one of its own.
+    fn place(&self, request: &RequestView<'_>, principal: &Principal) -> Option<(&Keyed, Key)> {
+        let keyed = self.keyed.as_ref()?;
+        Some((keyed, keyed.key_of(&Facts::new(Some(*request), principal))?))
+    }
+
+    /// Takes one token of the bucket for all on this shard; else how long it takes until there is one.
     pub fn take(&self, shard: usize, at: Instant) -> Result<(), Duration> {
         let share = &self.shares[shard % self.shares.len()].0;
         let borrowed = share.load(Relaxed);
@@ -64,24 +101,18 @@ impl Limiter {
         // The last tokens go one by one: none is left lying while another shard needs it.
         self.bucket.take(1, at)
     }
-
-    /// Gives a token back that its request did not need.
-    fn give_back(&self, shard: usize) {
-        let share = &self.shares[shard % self.shares.len()].0;
-        share.store(share.load(Relaxed) + 1, Relaxed);
-    }
 }
 
 impl LocalRateLimit {
-    pub(super) fn request(&self, request: &RequestView<'_>, _: &Matched<'_>, _: &mut Changes) -> Verdict {
+    pub(super) fn request(&self, request: &RequestView<'_>, _: &Matched<'_>, changes: &mut Changes) -> Verdict {
         // Another shard has counted it.
         if request.again {
             return Verdict::Continue;
         }
         let now = agentlane_runtime::now();
         for (place, limiter) in self.0.iter().enumerate() {
-            if let Err(wait) = limiter.take(request.shard, now) {
-                self.0[..place].iter().for_each(|passed| passed.give_back(request.shard));
+            if let Err(wait) = limiter.admit(request, &changes.principal, now) {
+                self.0[..place].iter().for_each(|passed| passed.give_back(request, &changes.principal));
                 return Verdict::Refuse(Box::new(limiter.refusal(wait)));
             }
         }

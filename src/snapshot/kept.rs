@@ -10,7 +10,7 @@ use agentlane_link::tls::RootCertStore;
 use super::lock::Locks;
 use super::tls::TlsMaker;
 use crate::policy::auth::remote::Remote;
-use crate::policy::local_rate_limit::{Limiter, Rate};
+use crate::policy::local_rate_limit::{Keyed, Limiter, Rate};
 use crate::request::permit::Concurrency;
 
 /// What is kept from one compilation to the next.
@@ -47,7 +47,8 @@ impl Kept {
         let shards = self.shards;
         kept(&mut self.limiters, place, limit, |place| {
             let rate = Rate { burst: limit.max_tokens, per_fill: limit.tokens_per_fill, interval: limit.fill_interval };
-            Limiter::new(rate, shards, place, Instant::now())
+            let keyed = limit.key.as_ref().map(|key| Keyed::new(key.0.clone()));
+            Limiter::new(rate, shards, place, Instant::now()).keyed(keyed)
         })
     }
 

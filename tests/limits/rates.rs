@@ -175,3 +175,72 @@ fn a_request_that_goes_to_another_shard_is_counted_once() {
     let counted = |name| gateway.metric(name, "");
     assert!(counted("agentlane_requests_forwarded_total") + counted("agentlane_connections_moved_total") > 0.0);
 }
+
+/// The same for each value of an expression.
+fn for_each(key: &str, tokens: u64) -> Value {
+    let mut limits = at_most(tokens);
+    limits[0]["key"] = json!(key);
+    limits
+}
+
+fn passed_with(address: SocketAddr, path: &str, headers: &[(&str, &str)], requests: usize) -> usize {
+    let mut peer = Peer::connect(address);
+    (0..requests).filter(|_| peer.ask("GET", path, headers, "").status == 200).count()
+}
+
+#[test]
+fn each_identity_has_a_bucket() {
+    let mut route = answers("/any", "localRateLimit", for_each("apiKey.team", 3));
+    let keys = json!([
+        { "key": "one", "metadata": { "team": "red" } },
+        { "key": "other", "metadata": { "team": "red" } },
+        { "key": "two", "metadata": { "team": "blue" } },
+        { "key": "three" },
+    ]);
+    route["policies"]["apiKey"] = json!({ "mode": "optional", "keys": keys });
+    let (_gateway, address) = with_routes_on(4, json!([route]));
+    let passed = |key: &str| passed_with(address, "/any", &[("authorization", &format!("Bearer {key}"))], 2);
+    assert_eq!((passed("one"), passed("other"), passed("one")), (2, 1, 0), "they are one team");
+    assert_eq!((passed("two"), passed("two")), (2, 1), "another team is not touched by that");
+    // Whoever has no team: never unlimited, and in nobody's place.
+    assert_eq!((passed("three"), passed_with(address, "/any", &[], 5)), (2, 1));
+    let refused = Peer::connect(address).get("/any");
+    assert_eq!((refused.status, refused.get("x-ratelimit-limit")), (429, Some("3")));
+}
+
+#[test]
+fn a_keyed_limit_is_one_for_all_shards_and_outlives_a_reload() {
+    const LIMIT: u64 = 100;
+    let port = free_port();
+    let config = |other: &str| {
+        let mut limits = for_each("request.headers['x-team']", LIMIT);
+        // What another limit refuses is given back.
+        limits.as_array_mut().expect("a list").push(json!({
+            "maxTokens": LIMIT, "tokensPerFill": 1, "fillInterval": "1h", "key": "request.headers['x-user']",
+        }));
+        let other = json!({ "directResponse": { "status": 200, "body": other } });
+        let routes = json!([
+            answers("/any", "localRateLimit", limits),
+            { "matches": [{ "path": { "exact": "/other" } }], "policies": other },
+        ]);
+        one_listener(port, routes).to_string()
+    };
+    let gateway = Setup::new(&config("a")).args(&["--shards", "4"]).start();
+    let address = local(port);
+    let passed = |team: &str, user: &str| {
+        let passed = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let headers = [("x-team", team), ("x-user", user)];
+                let passed = &passed;
+                let ask = move || passed_with(address, "/any", &headers, 20) as u64;
+                scope.spawn(move || passed.fetch_add(ask(), Ordering::Relaxed));
+            }
+        });
+        passed.into_inner()
+    };
+    assert_eq!(passed("red", "a"), LIMIT, "exactly");
+    assert_eq!(passed("blue", "a"), 0, "the user has none left");
+    gateway.reload(&config("b"));
+    assert_eq!((passed("red", "b"), passed("blue", "c")), (0, LIMIT));
+}

@@ -38,8 +38,7 @@ impl Bucket {
 
     /// Takes tokens, all or none. None: how long it takes until there are so many, if the bucket can hold them.
     pub fn take(&self, tokens: u64, at: Instant) -> Result<(), Duration> {
-        let since = at.saturating_duration_since(self.start);
-        let fills = u64::try_from(since.as_nanos() / self.rate.interval.as_nanos()).unwrap_or(u64::MAX);
+        let (since, fills) = self.fills(at);
         let lost = fills.saturating_mul(self.rate.per_fill);
         let most = lost.saturating_add(self.rate.burst);
         let mut taken = self.taken.load(Relaxed);
@@ -53,6 +52,23 @@ impl Bucket {
                 Err(now) => taken = now,
             }
         }
+    }
+
+    /// How old it is, and how often it was filled.
+    fn fills(&self, at: Instant) -> (Duration, u64) {
+        let since = at.saturating_duration_since(self.start);
+        (since, u64::try_from(since.as_nanos() / self.rate.interval.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Gives a token back that was taken and not used.
+    pub fn give_back(&self) {
+        // It never fails: there is a next value for each.
+        let _ = self.taken.fetch_update(Relaxed, Relaxed, |taken| Some(taken.saturating_sub(1)));
+    }
+
+    /// Whether it holds as much as it can: a new one would be the same.
+    pub fn is_full(&self, at: Instant) -> bool {
+        self.taken.load(Relaxed) <= self.fills(at).1.saturating_mul(self.rate.per_fill)
     }
 
     /// Until so many tokens more have been added.

@@ -4,6 +4,7 @@
 mod explained;
 mod http;
 mod mcp;
+mod risk;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -6,16 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use agentlane_link::tls::RootCertStore;
-use agentlane_wire::h1::{HeadLimits, RequestHead, parse_request};
-use bytes::BytesMut;
+use agentlane_wire::h1::RequestHead;
 use serde_json::Value as Json;
 
 use super::{EXIT_CONFIG, ExplainArgs};
 use crate::policy::rules::access::ItemKind;
 use crate::principal::Principal;
-use crate::protocol::mcp::caller::Caller;
 use crate::snapshot::compile::{self, Addresses};
-use crate::snapshot::explain::{Question, Thing, explain};
+use crate::snapshot::explain::{Question, Thing, asked, explain};
 use crate::snapshot::kept::Kept;
 
 /// Most bytes of a principal's document.
@@ -63,7 +61,7 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
 
 /// Who asks: the claims of a token, or an object of `jwt`, `apiKey` and `basicAuth`. Taken at its word.
 fn principal(file: Option<&str>) -> Result<Principal, String> {
-    let mut principal = Principal::default();
+    let principal = Principal::default();
     let Some(file) = file else { return Ok(principal) };
     let failed = |error: &dyn std::fmt::Display| format!("{file}: {error}");
     let mut text = String::new();
@@ -73,36 +71,11 @@ fn principal(file: Option<&str>) -> Result<Principal, String> {
     };
     read.map_err(|error| failed(&error))?;
     let document: Json = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-    let Some(members) = document.as_object() else { return Err(failed(&"not a JSON object")) };
-    let is_whole = !members.is_empty() && members.keys().all(|key| ["jwt", "apiKey", "basicAuth"].contains(&&**key));
-    if !is_whole {
-        principal.set_jwt(Arc::new(document), Caller::NOBODY);
-        return Ok(principal);
-    }
-    if let Some(claims) = members.get("jwt") {
-        principal.set_jwt(Arc::new(claims.clone()), Caller::NOBODY);
-    }
-    if let Some(metadata) = members.get("apiKey") {
-        principal.set_api_key(Arc::new(metadata.clone()), Caller::NOBODY);
-    }
-    if let Some(user) = members.get("basicAuth").and_then(|basic| basic.get("username")?.as_str()) {
-        principal.set_basic(user.into(), Caller::NOBODY);
-    }
-    Ok(principal)
+    asked::principal(&document).map_err(|fault| failed(&fault))
 }
 
 /// The request as it would come.
 fn head(args: &ExplainArgs) -> Result<RequestHead, String> {
-    let mut text = format!("{} {} HTTP/1.1\r\n", args.method, args.path);
-    if !args.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        text.push_str("host: localhost\r\n");
-    }
-    for (name, value) in &args.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str("\r\n");
-    match parse_request(&mut BytesMut::from(text.as_bytes()), &HeadLimits::default()) {
-        Ok(Some(head)) => Ok(head),
-        _ => Err("method, path or headers are not those of a request".to_owned()),
-    }
+    let headers = args.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    asked::head(&args.method, &args.path, headers)
 }

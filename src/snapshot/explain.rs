@@ -1,5 +1,7 @@
 //! Why a request would be allowed or refused, in the words of its route's rules. For the command line and the admin API.
 
+pub mod asked;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use agentlane_expression::Variables;

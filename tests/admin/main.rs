@@ -2,6 +2,7 @@
 
 mod api;
 mod audit;
+mod explained;
 mod secrets;
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,6 +3,7 @@
 
 mod answers;
 mod effective;
+mod explain;
 mod guard;
 
 use std::path::PathBuf;
@@ -37,6 +38,11 @@ const CALLS: &[Call] = &[
     Call::read("/api/v1/targets", "each MCP target, and on how many shards it was reached", answers::targets),
     Call::read("/api/v1/audit", "the last audit record of each shard", answers::audit),
     Call::read("/api/v1/lock", "what the tool lock and the scan found", answers::lock),
+    Call::change(
+        "/api/v1/explain",
+        "which rule allows or refuses: route, principal, tool, prompt or resource, target, method, path, headers",
+        explain::explain,
+    ),
     Call::read("/logging", "the levels of the log", answers::logging),
     Call::change(
         "/logging",
@@ -62,7 +68,7 @@ impl Call {
         Call { path, what, changes: false, answer }
     }
 
-    /// By POST.
+    /// By POST: what changes something, or asks with a body.
     const fn change(path: &'static str, what: &'static str, answer: fn(&Admin, &Ask) -> Answer) -> Self {
         Call { path, what, changes: true, answer }
     }

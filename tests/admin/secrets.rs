@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Ended, Folder, Setup, ask_own, local, run};
@@ -15,9 +17,18 @@ use crate::support::{eventually, free_port};
 /// In every secret.
 const MARK: &str = "mark0of0a0secret";
 
+/// `{"alg":"ES256"}`
+const HEAD: &str = "eyJhbGciOiJFUzI1NiJ9";
+
 /// A secret of its own, with the mark.
 fn secret(what: &str) -> String {
     format!("{MARK}-{what}-0123456789")
+}
+
+/// An issuer's public key (RFC 7517, appendix A.1), of which nobody here has the other half.
+fn public_key() -> Value {
+    json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "1",
+        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM" })
 }
 
 #[track_caller]
@@ -40,10 +51,23 @@ fn config(port: u16, folder: &std::path::Path, web: &McpServer) -> Value {
     let child = json!({ "name": "child", "stdio": { "cmd": "/nonexistent/server",
         "args": ["--token", secret("argument"), format!("--api-key={}", secret("flag"))],
         "env": { "TOKEN": secret("child-environment"), "OTHER": "$A_SECRET" } } });
+    dead["policies"]["backendAuth"] = json!({ "key": "$A_SECRET" });
+    let htpasswd = format!("alice:{}\n", bcrypt::hash(secret("password"), 4).expect("a hash"));
     let routes = json!([
         { "name": "keyed", "matches": [{ "path": { "exact": "/keyed" },
             "headers": [{ "name": "x-api-key", "value": { "exact": secret("matched-header") } }] }],
           "policies": { "requestHeaderModifier": { "set": { "x-key": secret("route-header") } } },
+          "backends": [{ "host": format!("127.0.0.1:{}", free_port()) }] },
+        { "name": "token", "matches": [{ "path": { "exact": "/token" } }], "policies": { "jwtAuth": { "mode": "strict",
+            "issuer": "https://issuer.test", "audiences": ["here"], "jwks": json!({ "keys": [public_key()] }).to_string() } },
+          "backends": [{ "host": format!("127.0.0.1:{}", free_port()) }] },
+        { "name": "known", "matches": [{ "path": { "exact": "/known" } }],
+          "policies": { "apiKey": { "mode": "strict", "keys": [{ "key": secret("api-key") }] },
+            "backendAuth": { "key": secret("route-credential") } },
+          "backends": [{ "host": web.target("web")["mcp"]["host"].as_str().expect("a URL")
+            .trim_start_matches("http://").trim_end_matches("/mcp") }] },
+        { "name": "user", "matches": [{ "path": { "exact": "/user" } }], "policies": {
+            "basicAuth": { "mode": "strict", "htpasswd": htpasswd } },
           "backends": [{ "host": format!("127.0.0.1:{}", free_port()) }] },
         { "name": "mcp", "backends": [{ "mcp": { "targets": [target, dead, child] },
             "policies": { "requestHeaderModifier": { "set": { "cookie": secret("backend-header") } } } }] },
@@ -82,6 +106,21 @@ fn traffic(address: SocketAddr) {
     ask("POST", "/mcp", &[("mcp-session-id", &secret("session-id")), ("accept", ACCEPT)]);
     ask("GET", "/keyed", &[("x-api-key", &secret("matched-header"))]);
     ask("GET", "/keyed", &[("x-api-key", &secret("wrong-header"))]);
+    // Each way to authenticate, with a right credential where there is one, and with wrong ones.
+    let token = format!("Bearer {HEAD}.{}.{}", STANDARD.encode(format!("{{\"sub\":\"{MARK}\"}}")), secret("signature"));
+    let basic = |password: &str| format!("Basic {}", STANDARD.encode(format!("alice:{password}")));
+    for (path, credential, works) in [
+        ("/token", token, false),
+        ("/token", format!("Bearer {}", secret("no-token")), false),
+        ("/known", format!("Bearer {}", secret("api-key")), true),
+        ("/known", format!("Bearer {}", secret("wrong-api-key")), false),
+        ("/user", basic(&secret("password")), true),
+        ("/user", basic(&secret("wrong-password")), false),
+    ] {
+        let answer = Peer::connect(address).ask("GET", path, &[("authorization", &credential)], "");
+        assert_eq!(answer.status != 401, works, "{path}: {}", answer.status);
+        assert_clean("an answer", &format!("{:?} {}", answer.head, answer.text()));
+    }
     // What is no HTTP at all.
     let mut peer = Peer::connect(address);
     peer.send(format!("GET / HTTP/1.1\r\nhost: a\r\nauthorization {}\r\n\r\n", secret("broken-head")));
@@ -121,6 +160,13 @@ fn no_secret_is_told_at_any_level() {
     bad["config"]["adminAddr"] = json!("$A_SECRET");
     bad["config"]["adminKey"] = json!({ "file": "/nonexistent" });
     bad["binds"][0]["port"] = json!("$A_SECRET");
+    for (place, keys) in [
+        (1, json!({ "jwtAuth": { "jwks": secret("no-keys") } })),
+        (2, json!({ "apiKey": { "keys": [{ "keyHash": secret("no-hash") }] } })),
+        (3, json!({ "basicAuth": { "htpasswd": format!("alice:{}", secret("no-hash")) } })),
+    ] {
+        bad["binds"][0]["listeners"][0]["routes"][place]["policies"] = keys;
+    }
     gateway.write_config(&bad.to_string());
     gateway.signal(libc::SIGHUP);
     eventually("it is refused", || gateway.stderr().contains("the configuration was not changed"));

@@ -69,12 +69,20 @@ fn a_poisoned_tool_is_hidden_and_refused() {
 }
 
 #[test]
-fn a_tool_that_nobody_has_looked_at_yet_is_not_let_through() {
-    let server = McpServer::offering("one", offers(), |_| Act::Well);
-    let (_gateway, address) = start(server.target("one"), false, "1");
-    // Its first message after the handshake: no list was asked for.
-    let client = McpClient::open(address);
-    let refused = client.ask("tools/call", json!({ "name": "fetch", "arguments": {} }));
-    assert_eq!(refused["error"]["message"], "unknown tool");
-    assert_eq!(server.count("tools/call"), 0);
+fn a_tool_that_nobody_has_looked_at_yet_is_judged_first() {
+    let arguments = |name: &str| json!({ "name": name, "arguments": {} });
+    let old = McpServer::offering("old", offers(), |_| Act::Well);
+    let modern = ModernServer::offering("modern", offers(), |_| Act::Well);
+    for target in [old.target("old"), modern.target("modern")] {
+        // No list was asked for: the gateway asks for it itself, once.
+        let (_gateway, address) = start(target.clone(), false, "1");
+        let client = McpClient::open(address);
+        assert_eq!(client.ask("tools/call", arguments("fetch"))["error"]["message"], "unknown tool");
+        client.call("add", json!({}));
+        let (_gateway, address) = start(target, false, "1");
+        let client = ModernClient::new(address);
+        assert_eq!(client.error("tools/call", arguments("fetch")).1["message"], "unknown tool");
+        client.call("add", json!({}));
+    }
+    assert!(old.seen().iter().chain(&modern.seen()).all(|seen| seen.tool() != "fetch"), "it was never called");
 }

@@ -206,11 +206,11 @@ async fn checked(
     envelope: &Envelope,
     route: Route,
 ) -> Result<Route, Fault> {
-    match lock::gate(incoming.backend, method, body, envelope, &route) {
+    match lock::gate(incoming, method, body, envelope, &route) {
         Gate::Open => Ok(route),
         Gate::Refused(fault) => Err(fault),
         Gate::Unjudged => {
-            let checked = lock::check(incoming.shard, incoming.backend, session, method, body, envelope, &route);
+            let checked = lock::check(incoming, session, method, body, envelope, &route);
             Box::pin(checked).await.map(|()| route)
         }
     }

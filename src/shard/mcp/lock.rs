@@ -17,7 +17,7 @@ use simd_json::prelude::{MutableObject, ValueObjectAccessAsScalar, Writable};
 
 use super::leg::Opened;
 use super::routing::Route;
-use super::{close, hub, lists, mcp_fault};
+use super::{Incoming, close, hub, lists, mcp_fault};
 use crate::backend::lock::{Gate, TargetLock};
 use crate::fault::Fault;
 use crate::mesh::{JudgeRequest, Judged, Subject, ToControl};
@@ -110,8 +110,17 @@ enum Asked<'a> {
 }
 
 /// Whether a routed request may go on, as far as is known.
-pub fn gate(backend: &BackendState, method: Method, body: &[u8], envelope: &Envelope, route: &Route) -> Gate {
-    let Some(lock) = lock_of(backend, route.index).filter(|lock| lock.refuses()) else { return Gate::Open };
+pub fn gate(incoming: &Incoming<'_>, method: Method, body: &[u8], envelope: &Envelope, route: &Route) -> Gate {
+    let backend = incoming.backend;
+    let Some(lock) = lock_of(backend, route.index) else { return Gate::Open };
+    if !lock.refuses() {
+        // Rules that read a risk refuse what has none yet.
+        let lacks_risk = method == Method::ToolsCall && incoming.access.reads_risk();
+        return match lacks_risk && !lock.verdicts.load().has_seen(Kind::Tool) {
+            true => Gate::Unjudged,
+            false => Gate::Open,
+        };
+    }
     match asked(backend, method, body, envelope, route) {
         None => Gate::Open,
         Some(Asked::Named(kind, name)) => lock.gate(kind, &name),
@@ -121,15 +130,15 @@ pub fn gate(backend: &BackendState, method: Method, body: &[u8], envelope: &Enve
 
 /// The same, after the target was asked for the list that says it.
 pub async fn check(
-    shard: &Rc<Shard>,
-    backend: &Rc<BackendState>,
+    incoming: &Incoming<'_>,
     session: &Rc<Session>,
     method: Method,
     body: &[u8],
     envelope: &Envelope,
     route: &Route,
 ) -> Result<(), Fault> {
-    match gate(backend, method, body, envelope, route) {
+    let (shard, backend) = (incoming.shard, incoming.backend);
+    match gate(incoming, method, body, envelope, route) {
         Gate::Open => return Ok(()),
         Gate::Refused(fault) => return Err(fault),
         Gate::Unjudged => {}
@@ -141,7 +150,7 @@ pub async fn check(
         _ => ListKind::ResourceTemplates,
     };
     Box::pin(lists::learn(shard, backend, session, list)).await;
-    match (gate(backend, method, body, envelope, route), asked, lock_of(backend, route.index)) {
+    match (gate(incoming, method, body, envelope, route), asked, lock_of(backend, route.index)) {
         (Gate::Open, ..) => Ok(()),
         (Gate::Refused(fault), ..) => Err(fault),
         (Gate::Unjudged, Some(Asked::Named(kind, name)), Some(lock)) => match lock.unlisted(kind, &name) {

@@ -191,7 +191,7 @@ impl Request<'_> {
         let target = backend.config.targets.get(route.index);
         let target = target.ok_or_else(|| Fault::new(Kind::Internal, "no such target"))?;
         record.target = Some(target.clone());
-        let lease = match lock::gate(backend, self.method, &self.body, &self.envelope, &route) {
+        let lease = match lock::gate(self.incoming, self.method, &self.body, &self.envelope, &route) {
             Gate::Open => lease,
             Gate::Refused(fault) => return Err(fault.into()),
             Gate::Unjudged => Some(Box::pin(self.judged(lease, &route)).await?),
@@ -245,8 +245,7 @@ impl Request<'_> {
             Some(lease) => lease,
             None => Box::pin(lease::take(self, Some(route.index))).await?,
         };
-        let (shard, backend) = (self.shard(), self.incoming.backend);
-        lock::check(shard, backend, &lease.session, self.method, &self.body, &self.envelope, route).await?;
+        lock::check(self.incoming, &lease.session, self.method, &self.body, &self.envelope, route).await?;
         Ok(lease)
     }
 

@@ -18,15 +18,20 @@ pub fn cut(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
     Some((stream, pieces))
 }
 
-/// The gateway's pure lock, without the rest of it.
-#[path = "../../../src/protocol/mcp/lock/mod.rs"]
-pub mod lock;
+/// The gateway's pure parts, without the rest of it.
+#[path = "../../../src/fault.rs"]
+pub mod fault;
+#[path = "../../../src/limits.rs"]
+pub mod limits;
+#[path = "../../../src/protocol/mod.rs"]
+pub mod protocol;
 
-/// Where the lock looks for its neighbours.
-pub mod protocol {
-    pub mod mcp {
-        pub mod method {
-            pub use agentlane_wire::json::ListKind;
-        }
-    }
-}
+pub use protocol::mcp::lock;
+
+/// Tokens, beside what they are verified with.
+#[path = "../../../src/policy/auth/crypto.rs"]
+mod crypto;
+#[path = "../../../src/policy/auth/keys.rs"]
+pub mod keys;
+#[path = "../../../src/policy/auth/token.rs"]
+pub mod token;

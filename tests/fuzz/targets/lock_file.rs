@@ -32,7 +32,9 @@ fuzz_target!(|data: &[u8]| {
     let _ = Definition::read(Kind::Tool, text);
     let (old, new) = text.split_at((0..=text.len() / 2).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
     let pieces = diff::words(old, new);
-    let kept = |is: fn(&diff::Piece<'_>) -> bool| pieces.iter().filter(|piece| is(piece)).map(diff::Piece::text).collect::<String>();
+    let kept = |is: fn(&diff::Piece<'_>) -> bool| {
+        pieces.iter().filter(|piece| is(piece)).map(diff::Piece::text).collect::<String>()
+    };
     assert_eq!(kept(|piece| !matches!(piece, diff::Piece::Added(_))), old);
     assert_eq!(kept(|piece| !matches!(piece, diff::Piece::Removed(_))), new);
 });

@@ -6,6 +6,7 @@ pub mod explain;
 pub mod kept;
 pub mod lock;
 pub mod matching;
+mod policies;
 mod rules;
 pub mod tls;
 

@@ -9,6 +9,7 @@ pub mod accept;
 pub mod attempts;
 pub mod audit;
 pub mod connection;
+pub mod endpoint;
 pub mod handshake;
 pub mod health;
 pub mod http2;
@@ -256,7 +257,7 @@ impl Shard {
             ToShard::Connection(moved) => connection::adopt(self, *moved),
             ToShard::Request(forwarded) => {
                 let shard = self.clone();
-                runtime::spawn(async move { connection::serve_forwarded(&shard, *forwarded).await });
+                runtime::spawn(async move { endpoint::serve_forwarded(&shard, *forwarded).await });
             }
             ToShard::Client(client) => {
                 let (shard, ended) = (self.clone(), client.ended.clone());

@@ -4,14 +4,12 @@
 //! A shard formats into its own buffer and hands whole buffers over a bounded channel. It never waits: when the writer
 //! is behind, the records of that buffer are dropped and counted.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::form::{Json, Line, Logfmt};
 use super::lines::{BUFFER_BYTES, LineSink};
 use super::metrics::Counter;
-use super::text;
 use super::time::Stamp;
 
 /// What is known of a request when its answer has ended. Absent fields are left out of the line.
@@ -118,20 +116,13 @@ impl AccessLog {
             true => record.path,
             false => record.path.split_once('?').map_or(record.path, |(path, _)| path),
         };
-        let micros = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX);
         let out = &mut self.buffer;
         L::open(out);
         L::literal("time", out);
-        L::quote(out);
-        self.stamp.write(record.start, out);
-        L::quote(out);
+        L::time(record.start, &mut self.stamp, out);
         L::number("shard", record.shard as u64, out);
         if let Some(remote) = record.remote {
-            L::key("remote", out);
-            L::quote(out);
-            // Writing into a Vec cannot fail, and an address needs no escape.
-            let _ = io::Write::write_fmt(out, format_args!("{remote}"));
-            L::quote(out);
+            L::plain("remote", remote, out);
         }
         L::optional("client", record.client, out);
         L::string("protocol", record.protocol, out);
@@ -139,8 +130,7 @@ impl AccessLog {
         L::string("path", path, out);
         L::optional("host", record.host, out);
         L::number("status", u64::from(record.status), out);
-        L::key("duration_ms", out);
-        text::thousandths(micros, out);
+        L::duration(record.duration, out);
         L::number("bytes_in", record.bytes_in, out);
         L::number("bytes_out", record.bytes_out, out);
         L::optional("listener", record.listener, out);
@@ -149,12 +139,7 @@ impl AccessLog {
         L::optional("mcp_method", record.mcp_method, out);
         L::optional("mcp_target", record.mcp_target, out);
         L::optional("mcp_tool", record.mcp_tool, out);
-        if let Some(session) = record.session {
-            L::key("session", out);
-            L::quote(out);
-            text::hex(session, out);
-            L::quote(out);
-        }
+        L::session(record.session, out);
         L::optional("fault", record.fault, out);
         L::close(out);
     }

@@ -6,17 +6,16 @@
 //! that gets through says how many (`gap`); or the shard holds them, and says that it is [`behind`](AuditLog::is_behind).
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use std::{fmt, io};
 
 use arc_swap::ArcSwap;
 
 use super::form::{Json, Line};
 use super::lines::{BUFFER_BYTES, LineSink};
 use super::metrics::Counter;
-use super::text;
 use super::time::Stamp;
 use chain::Digest;
 
@@ -222,9 +221,7 @@ impl AuditLog {
         Json::number("shard", self.shard as u64, out);
         Json::number("seq", self.head.seq, out);
         Json::key("time", out);
-        Json::quote(out);
-        self.stamp.write(at, out);
-        Json::quote(out);
+        Json::time(at, &mut self.stamp, out);
         fields(out);
         if let Some(seal) = &self.options.chain {
             self.head.hash = seal.close(begin, &self.head.hash, out);
@@ -248,18 +245,11 @@ fn fields(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
         Json::optional("rule", denial.rule.as_deref(), out);
     }
     if let Some(remote) = record.remote {
-        Json::key("remote", out);
-        Json::quote(out);
-        // Writing into a Vec cannot fail, and an address needs no escape.
-        let _ = io::Write::write_fmt(out, format_args!("{remote}"));
-        Json::quote(out);
+        Json::plain("remote", remote, out);
     }
     Json::optional("client", record.client, out);
     if let Some(principal) = record.principal {
-        Json::key("principal", out);
-        Json::quote(out);
-        let _ = io::Write::write_fmt(out, format_args!("{}", Hex(principal)));
-        Json::quote(out);
+        Json::plain("principal", Hex(principal), out);
     }
     if !record.claims.is_empty() {
         Json::key("claims", out);
@@ -281,17 +271,11 @@ fn fields(record: &AuditRecord<'_>, out: &mut Vec<u8>) {
     Json::optional("mcp_target", record.mcp_target, out);
     Json::optional("mcp_item", record.mcp_item, out);
     Json::optional("item_hash", record.item_hash, out);
-    if let Some(session) = record.session {
-        Json::key("session", out);
-        Json::quote(out);
-        text::hex(session, out);
-        Json::quote(out);
-    }
+    Json::session(record.session, out);
     Json::number("status", u64::from(record.status), out);
     Json::optional("fault", record.fault, out);
     Json::number("result_bytes", record.result_bytes, out);
-    Json::key("duration_ms", out);
-    text::thousandths(u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX), out);
+    Json::duration(record.duration, out);
     Json::number("config", record.config, out);
 }
 

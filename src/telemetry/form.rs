@@ -1,6 +1,11 @@
 //! The two forms of a line of log: `key=value` pairs and one JSON object. Knows no field.
 
+use std::fmt::Display;
+use std::io;
+use std::time::{Duration, SystemTime};
+
 use super::text;
+use super::time::Stamp;
 
 /// One of the two forms of a line.
 pub(super) trait Line {
@@ -27,6 +32,37 @@ pub(super) trait Line {
     fn number(name: &str, value: u64, out: &mut Vec<u8>) {
         Self::key(name, out);
         text::number(value, out);
+    }
+
+    /// What needs no escape, like an address.
+    fn plain(name: &str, value: impl Display, out: &mut Vec<u8>) {
+        Self::key(name, out);
+        Self::quote(out);
+        // Writing into a Vec cannot fail.
+        let _ = io::Write::write_fmt(out, format_args!("{value}"));
+        Self::quote(out);
+    }
+
+    /// The value of a key that was written already.
+    fn time(at: SystemTime, stamp: &mut Stamp, out: &mut Vec<u8>) {
+        Self::quote(out);
+        stamp.write(at, out);
+        Self::quote(out);
+    }
+
+    /// A session's number, as sixteen hexadecimal digits.
+    fn session(session: Option<u64>, out: &mut Vec<u8>) {
+        let Some(session) = session else { return };
+        Self::key("session", out);
+        Self::quote(out);
+        text::hex(session, out);
+        Self::quote(out);
+    }
+
+    /// In milliseconds, with microseconds behind the point.
+    fn duration(taken: Duration, out: &mut Vec<u8>) {
+        Self::key("duration_ms", out);
+        text::thousandths(u64::try_from(taken.as_micros()).unwrap_or(u64::MAX), out);
     }
 }
 

@@ -61,11 +61,7 @@ impl ApiKeys {
         _: &Matched<'_>,
         changes: &mut Changes,
     ) -> Verdict {
-        let found = self.location.find(&request.head.headers);
-        if found != Found::Nothing {
-            self.location.strip(changes);
-        }
-        let outcome = match found {
+        let outcome = match self.location.take(&request.head.headers, changes) {
             Found::Nothing => Outcome::Missing,
             Found::Unclear => Outcome::Wrong("more than one key"),
             Found::Credential(text) => match self.known(text) {

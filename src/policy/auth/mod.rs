@@ -65,6 +65,15 @@ impl Location {
         }
     }
 
+    /// The same, and takes whatever stands there off the request.
+    pub fn take<'a>(&self, headers: &'a Headers, changes: &mut Changes) -> Found<'a> {
+        let found = self.find(headers);
+        if found != Found::Nothing {
+            self.strip(changes);
+        }
+        found
+    }
+
     /// Takes the credential off the request.
     pub fn strip(&self, changes: &mut Changes) {
         changes.request.push(HeaderEdit::Remove(self.header.clone()));

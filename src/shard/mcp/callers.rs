@@ -125,7 +125,7 @@ pub async fn modern_target(
     match Box::pin(serving(shard, backend, target, stdio, caller, deadline)).await? {
         Some(child) => known.learn(child.initialize_result, Bytes::new()).map(Some).ok_or_else(era::not_modern),
         None => {
-            known.is_no_modern_child();
+            known.found_no_modern_child();
             Ok(None)
         }
     }
@@ -168,9 +168,9 @@ pub async fn child(
     };
     match &found {
         None if target.protocol == Protocol::Modern => return Err(era::not_modern()),
-        None => known.is_no_modern_child(),
+        None => known.found_no_modern_child(),
         Some(_) => {
-            known.is_modern(false);
+            known.found_modern(false);
             slot.fingerprint.borrow_mut().clone_from(&target.fingerprint);
         }
     }

@@ -112,31 +112,31 @@ impl Known {
     }
 
     /// It opened a session.
-    pub fn is_legacy(&self) {
+    pub fn found_legacy(&self) {
         self.not_legacy.set(None);
     }
 
     /// It refused a session, and speaks 2026-07-28.
-    fn is_not_legacy(&self) {
+    fn found_not_legacy(&self) {
         self.not_legacy.set(Some(runtime::now() + TRUSTED));
     }
 
     /// It speaks 2026-07-28; `refused`: after it had refused a session.
-    pub fn is_modern(&self, refused: bool) {
+    pub fn found_modern(&self, refused: bool) {
         self.not_modern.set(None);
         if refused {
-            self.is_not_legacy();
+            self.found_not_legacy();
         }
     }
 
     /// It did not know 2026-07-28.
-    pub fn is_not_modern(&self) {
+    pub fn found_not_modern(&self) {
         self.not_modern.set(Some(runtime::now() + REFUSED));
         self.discovered.take();
     }
 
     /// The same of a child: what it is changes with its program alone, and to ask costs a process.
-    pub fn is_no_modern_child(&self) {
+    pub fn found_no_modern_child(&self) {
         self.not_modern.set(Some(runtime::now() + TRUSTED));
         self.discovered.take();
     }
@@ -262,7 +262,7 @@ pub async fn modern(
     };
     let modern = found.and_then(|(raw, post_head)| known.learn(raw, post_head));
     if modern.is_none() {
-        known.is_not_modern();
+        known.found_not_modern();
     }
     Ok(modern)
 }

@@ -231,7 +231,7 @@ async fn open_http(
         let fault = match era {
             Era::Legacy => match negotiate_http(shard, session, leg, target, leg.target.protocol, deadline).await {
                 Ok(opened) => {
-                    known.is_legacy();
+                    known.found_legacy();
                     return Ok(opened);
                 }
                 Err(Failure::Outage(fault)) => return Err(fault),
@@ -242,7 +242,7 @@ async fn open_http(
             },
             Era::Modern => match Box::pin(era::modern(shard, &known, &leg.target, refused.is_some(), deadline)).await {
                 Ok(Some(modern)) => {
-                    known.is_modern(refused.is_some());
+                    known.found_modern(refused.is_some());
                     return Ok(modern_leg::open(session, leg, &modern));
                 }
                 Ok(None) => era::not_modern(),
@@ -255,7 +255,7 @@ async fn open_http(
     if let Some(status) = refused_by
         && let Some(opened) = sse::instead(shard, session, leg, target, status, deadline).await
     {
-        known.is_legacy();
+        known.found_legacy();
         return opened;
     }
     Err(refused.unwrap_or_else(|| mcp_fault::internal("no era to try")))

@@ -52,8 +52,8 @@ pub async fn start(
         let refusal = match outcome {
             Ok(Ok(result)) => {
                 match era {
-                    Era::Legacy => known.is_legacy(),
-                    Era::Modern => known.is_modern(refused.is_some()),
+                    Era::Legacy => known.found_legacy(),
+                    Era::Modern => known.found_modern(refused.is_some()),
                 }
                 return Ok(SharedChild { port, initialize_result: result, modern: era == Era::Modern });
             }
@@ -66,7 +66,7 @@ pub async fn start(
         };
         port.stop();
         if era == Era::Modern {
-            known.is_no_modern_child();
+            known.found_no_modern_child();
         }
         refused.get_or_insert(refusal);
     }

@@ -224,6 +224,35 @@ fn rules_that_are_the_same_for_all_leave_lists_public() {
 }
 
 #[test]
+fn what_is_read_under_rules_about_the_caller_is_told_to_be_its_own() {
+    let reads = |seen: &Seen| match seen.method() {
+        "resources/read" => {
+            let contents = json!([{ "uri": seen.message["params"]["uri"], "text": "x" }]);
+            Act::Result(json!({ "contents": contents, "ttlMs": 3_600_000, "cacheScope": "public" }))
+        }
+        _ => Act::Well,
+    };
+    let (one, two) = (ModernServer::offering("one", offers(), reads), server("two"));
+    let alone = json!([one.target("one")]);
+    let both = json!([one.target("one"), two.target("two")]);
+    let of_all = json!({ "rules": ["mcp.resource.name.startsWith('file:///public/')"] });
+    for (targets, rules, scope) in [
+        (&alone, rules(), "private"),
+        (&both, rules(), "private"),
+        (&alone, of_all.clone(), "public"),
+        (&both, of_all, "public"),
+    ] {
+        let (_gateway, address) = start(json!({ "mcpAuthorization": rules }), json!({ "targets": targets }), "1");
+        let client = ModernClient::new(address).header("authorization", GUEST);
+        // The second is a kept one, where there are several targets.
+        for _ in 0..2 {
+            let result = client.result("resources/read", json!({ "uri": "file:///public/a" }));
+            assert_eq!(result["cacheScope"], scope, "{targets} {result}");
+        }
+    }
+}
+
+#[test]
 fn targets_without_sessions_are_ruled_alike() {
     let (one, two) = (ModernServer::offering("one", offers(), |_| Act::Well), server("two"));
     for targets in [json!([one.target("one")]), json!([one.target("one"), two.target("two")])] {

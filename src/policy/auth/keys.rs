@@ -69,7 +69,7 @@ fn key(jwk: &Value) -> Option<Key> {
     let is_for_signatures = text("use").is_none_or(|of| of == "sig");
     let operations = jwk.get("key_ops").and_then(Value::as_array);
     let may_verify = operations.is_none_or(|all| all.iter().any(|one| one == "verify"));
-    // Private or shared keys do not belong here; whoever publishes one has no secret.
+    // One for encryption, or one that only signs, verifies nothing.
     if !is_for_signatures || !may_verify {
         return None;
     }

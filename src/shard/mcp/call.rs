@@ -379,7 +379,7 @@ async fn asking(
     route: &Route,
 ) -> Option<Turn> {
     let viewer = || cache::viewer(session);
-    Some(cache::reads::reading(incoming.shard, incoming.backend, route, viewer, body, envelope)?.turn().await)
+    Some(cache::reads::reading(incoming, route, viewer, body, envelope)?.turn().await)
 }
 
 /// Notes that the target's session may remember the request: then it must not be lost without anybody knowing. A tool that

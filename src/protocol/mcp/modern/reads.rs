@@ -51,11 +51,38 @@ pub fn again(result: &Bytes, id: &[u8], hints: Hints) -> Bytes {
     error::result_response(id, &edited().unwrap_or_else(|_: json::JsonError| result.clone()))
 }
 
+/// A response whose result is its reader's alone, whatever its server says of it.
+pub fn for_one(message: Bytes) -> Bytes {
+    let edited = || {
+        let result = json::scan(&message, &LIMITS).ok()?.result?;
+        let scope = json::get(&message, result, "cacheScope").ok()??;
+        let mut splice = Splice::new();
+        splice.replace_string(scope, "private");
+        splice.contiguous(&message).ok()
+    };
+    edited().unwrap_or(message)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json as value};
 
     use super::*;
+
+    #[test]
+    fn a_result_for_one() {
+        let cases = [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"cacheScope":"public","ttlMs":5}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"result":{"cacheScope":"private","ttlMs":5}}"#,
+            ),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"ttlMs":5}}"#, r#"{"jsonrpc":"2.0","id":1,"result":{"ttlMs":5}}"#),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#, r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#),
+        ];
+        for (message, expected) in cases {
+            assert_eq!(for_one(Bytes::from_static(message.as_bytes())), expected);
+        }
+    }
 
     #[test]
     fn only_what_depends_on_the_uri_alone() {

@@ -19,6 +19,7 @@ use crate::protocol::mcp::cache::{Audience, Hints, Stamp, Viewer};
 use crate::protocol::mcp::method::ListKind;
 use crate::protocol::mcp::modern::reads;
 use crate::session::{LegId, Session};
+use crate::shard::mcp::Incoming;
 use crate::shard::mcp::routing::Route;
 use crate::shard::{BackendState, Shard};
 
@@ -68,6 +69,8 @@ pub struct Reading<'a> {
     place: usize,
     uri: Rc<str>,
     viewer: Viewer,
+    /// A rule of ours reads who asks: nobody is told that it is for everybody.
+    depends_on_caller: bool,
 }
 
 /// What becomes of it.
@@ -114,21 +117,22 @@ impl Reads {
     }
 }
 
-/// A request for a resource of the target at a route's place; `None`: its result is nobody else's.
+/// A request for a resource of the target at a route's place, which the rules let pass; `None`: its result is nobody else's.
 pub fn reading<'a>(
-    shard: &'a Rc<Shard>,
-    backend: &'a Rc<BackendState>,
+    incoming: &Incoming<'a>,
     route: &Route,
     viewer: impl FnOnce() -> Viewer,
     body: &[u8],
     envelope: &Envelope,
 ) -> Option<Reading<'a>> {
+    let Incoming { shard, backend, access, .. } = *incoming;
     if backend.config.is_identity() && !backend.config.keeps_lists() {
         return None;
     }
     let uri = reads::uri(body, envelope)?;
     let uri = route.outward_uri.as_ref().map_or(uri, |(own, _)| own.clone());
-    Some(Reading { shard, backend, place: route.index, uri: uri.into(), viewer: viewer() })
+    let depends_on_caller = access.tells_callers_apart();
+    Some(Reading { shard, backend, place: route.index, uri: uri.into(), viewer: viewer(), depends_on_caller })
 }
 
 impl Reading<'_> {
@@ -154,8 +158,7 @@ impl Reading<'_> {
         let id = ReadId { target: lists.id, uri: self.uri.clone() };
         let kept = self.shard.kept.reads.borrow();
         let found = kept.find(&id, &self.viewer, lists.read_since(&self.uri), runtime::now())?;
-        // No rule of ours reads the caller.
-        let hints = Hints::merged([Hints::of(found.audience, found.fresh_for)], false, false);
+        let hints = Hints::merged([Hints::of(found.audience, found.fresh_for)], self.depends_on_caller, false);
         found.fresh_for.map(|_| (found.value, hints))
     }
 

@@ -255,7 +255,7 @@ impl Request<'_> {
             return None;
         }
         let viewer = || cache::viewer_without(self.caller, &self.body, &self.envelope);
-        cache::reads::reading(self.shard(), self.incoming.backend, route, viewer, &self.body, &self.envelope)
+        cache::reads::reading(self.incoming, route, viewer, &self.body, &self.envelope)
     }
 
     fn state(&self) -> Result<Option<State>, Fault> {

@@ -23,6 +23,7 @@ use crate::protocol::mcp::method::{ListKind, Method};
 use crate::protocol::mcp::modern::UNSUPPORTED_VERSION;
 use crate::protocol::mcp::modern::answer::{self, Answer as Answered};
 use crate::protocol::mcp::modern::headers::put_mirrored;
+use crate::protocol::mcp::modern::reads;
 use crate::protocol::mcp::modern::request::Refusal;
 use crate::protocol::mcp::modern::state;
 use crate::protocol::mcp::modern::tools::Tools;
@@ -268,6 +269,11 @@ impl Relayed<'_, '_> {
         };
         let body = match self.tasks && memchr::memmem::find(&body, b"taskId").is_some() {
             true => self.with_tasks(body),
+            false => body,
+        };
+        let is_ruled = || self.request.incoming.access.tells_callers_apart();
+        let body = match self.request.method == Method::ResourcesRead && is_ruled() {
+            true => reads::for_one(body),
             false => body,
         };
         match &self.route.outward_uri {
